@@ -1,0 +1,2 @@
+//! minke: Kubernetes in one binary.
+fn main() {}

@@ -1,0 +1,10 @@
+//! The built-in kinds: what they are called, how they are defaulted, validated, shown. One file per kind below
+//! `kinds/GROUP/`, each filling the same contract ([`rules::Rules`]).
+
+pub mod kinds;
+pub mod names;
+pub mod object;
+pub mod resource;
+pub mod rules;
+pub mod table;
+pub mod write;

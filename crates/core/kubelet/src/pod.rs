@@ -1,0 +1,253 @@
+//! The doors of a Pod's state machine: what it is told and what it asks for.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Both clocks, as arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Monotonic, without suspend: back-off, probes, grace periods.
+    pub mono: Duration,
+    /// Wall clock: what the API shows, `activeDeadlineSeconds`.
+    pub wall: Timestamp,
+}
+
+/// A container as the machine names it: the list it stands in tells init, main and ephemeral apart.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ContainerName(pub String);
+
+/// How a container ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    pub code: i32,
+    pub signal: i32,
+    pub oom_killed: bool,
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Timestamp,
+    /// The termination message by the container's policy, at most 4096 bytes.
+    pub message: String,
+    /// The runtime cannot tell how it ended.
+    pub unknown: bool,
+}
+
+/// A container found at the runtime after a restart of minke.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub name: ContainerName,
+    pub id: String,
+    pub attempt: u32,
+    pub image_id: String,
+    pub image_ref: String,
+    pub started_at: Option<Timestamp>,
+    /// `None`: it runs (or was created and never started, if `started_at` is `None` too).
+    pub exit: Option<Exit>,
+}
+
+/// Why an image is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PullFailure {
+    /// `ErrImagePull` with the registry's words.
+    Pull(String),
+    /// `ErrImageNeverPull`.
+    Never,
+    /// `InvalidImageName`.
+    InvalidName(String),
+}
+
+/// Everything that can happen to a Pod.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// The Pod as the API (or a static source) has it now, deletion included. The first input.
+    Spec(Arc<Pod>),
+    /// The object is gone from its source: end everything now.
+    Removed,
+    /// What the runtime already has of this Pod; directly after the first `Spec` when minke was restarted.
+    Recovered {
+        sandbox_id: String,
+        sandbox_ready: bool,
+        attempt: u32,
+        ips: Vec<IpAddr>,
+        containers: Vec<Found>,
+    },
+    VolumesReady,
+    /// Volumes cannot be prepared; the node tries again when what was missing may be there and then answers again.
+    VolumesFailed {
+        reason: &'static str,
+        message: String,
+    },
+    SandboxReady {
+        id: String,
+        ips: Vec<IpAddr>,
+    },
+    SandboxFailed {
+        message: String,
+    },
+    SandboxDied {
+        id: String,
+    },
+    /// `present`: it was there and no registry was asked.
+    ImageReady {
+        container: ContainerName,
+        image_id: String,
+        image_ref: String,
+        size_bytes: u64,
+        took: Duration,
+        waited: Duration,
+        present: bool,
+    },
+    ImageFailed {
+        container: ContainerName,
+        failure: PullFailure,
+    },
+    /// The container's configuration cannot be made (missing ConfigMap key, runAsNonRoot, …): `CreateContainerConfigError`.
+    ConfigFailed {
+        container: ContainerName,
+        message: String,
+    },
+    /// It was configured but not created or not started; `reason` is `CreateContainerError`, `RunContainerError`, …
+    StartFailed {
+        container: ContainerName,
+        id: Option<String>,
+        reason: &'static str,
+        message: String,
+    },
+    Created {
+        container: ContainerName,
+        id: String,
+    },
+    Started {
+        container: ContainerName,
+        id: String,
+        at: Timestamp,
+    },
+    Exited {
+        container: ContainerName,
+        id: String,
+        exit: Exit,
+    },
+    /// The container was removed at the runtime by somebody else.
+    ContainerGone {
+        container: ContainerName,
+        id: String,
+    },
+    /// A probe's result (the next issue's prober sends them).
+    Probed {
+        container: ContainerName,
+        id: String,
+        probe: ProbeKind,
+        success: bool,
+        output: String,
+    },
+    /// A hook's end (postStart, preStop).
+    HookDone {
+        container: ContainerName,
+        id: String,
+        hook: HookKind,
+        result: Result<(), String>,
+    },
+    SandboxStopped,
+    SandboxRemoved,
+    VolumesGone,
+    /// The status was written and is what the API has (or the write failed and must be asked for again later).
+    StatusWritten,
+    /// The wake-up that was asked for.
+    Woken,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ProbeKind {
+    Startup,
+    Readiness,
+    Liveness,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HookKind {
+    PostStart,
+    PreStop,
+}
+
+/// An Event for the recorder, which counts and aggregates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodEvent {
+    /// `Normal` or `Warning`.
+    pub warning: bool,
+    pub reason: &'static str,
+    pub message: String,
+    /// `spec.containers{name}`; empty for the Pod itself.
+    pub field_path: String,
+}
+
+/// What the machine wants done. Each is answered by the input that its comment names.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// → `VolumesReady` | `VolumesFailed`
+    PrepareVolumes,
+    /// → `SandboxReady` | `SandboxFailed`
+    CreateSandbox {
+        attempt: u32,
+    },
+    /// → `ImageReady` | `ImageFailed`. The node sends the `Pulling` event itself only if it really pulls.
+    EnsureImage {
+        container: ContainerName,
+        image: String,
+    },
+    /// Configure, create, start. → (`ConfigFailed` | `Created` then `Started` | `StartFailed`), later `Exited`
+    StartContainer {
+        container: ContainerName,
+        attempt: u32,
+        image_id: String,
+    },
+    /// Stop signal, then SIGKILL after `grace_period_ms`. → `Exited`
+    StopContainer {
+        container: ContainerName,
+        id: String,
+        grace_period_ms: u64,
+    },
+    /// Forget a dead container (its logs stay while it is the last one). No answer.
+    RemoveContainer {
+        container: ContainerName,
+        id: String,
+    },
+    RunHook {
+        container: ContainerName,
+        id: String,
+        hook: HookKind,
+    },
+    StartProbes {
+        container: ContainerName,
+        id: String,
+    },
+    StopProbes {
+        container: ContainerName,
+        id: String,
+    },
+    /// Ends every process. → `SandboxStopped`
+    StopSandbox {
+        id: String,
+    },
+    /// → `SandboxRemoved`
+    RemoveSandbox {
+        id: String,
+    },
+    /// → `VolumesGone`
+    TearDownVolumes,
+    /// Write the status if it differs from the last written; a newer one replaces one not yet sent. → `StatusWritten`
+    WriteStatus(Box<PodStatus>),
+    /// Everything is gone from the node: delete the object (grace 0, precondition UID). Answered by `Removed`.
+    DeleteObject,
+    Event(PodEvent),
+    /// The machine is done; forget it.
+    Finished,
+}
+
+/// What one step gives.
+#[derive(Debug, Default)]
+pub struct Step {
+    pub actions: Vec<Action>,
+    /// When to send `Woken`, on the monotonic clock; replaces the wake-up asked for before.
+    pub wake_at: Option<Duration>,
+}

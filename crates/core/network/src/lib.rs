@@ -1,0 +1,1 @@
+//! Addresses, and later Services, policies and DNS: what the node's network should be, as pure functions.

@@ -1,0 +1,3 @@
+//! Pods' sandboxes and containers, made of shims, images and cgroups. Knows no Kubernetes API: its words are CRI's.
+
+pub mod types;
