@@ -98,7 +98,51 @@ fn with_detail(head: String, detail: &str) -> String {
 
 /// A rejected value as upstream prints it: strings quoted as Go does, `null` for nothing, compounds as JSON.
 fn shown(value: &Value) -> String {
-    value.to_string()
+    match value {
+        Value::String(text) => go_quote(text),
+        other => other.to_string(),
+    }
+}
+
+/// A string in quotes as Go's `%q` prints it.
+pub fn go_quote(text: &str) -> String {
+    use fmt::Write;
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\u{7}' => quoted.push_str("\\a"),
+            '\u{8}' => quoted.push_str("\\b"),
+            '\u{c}' => quoted.push_str("\\f"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            '\u{b}' => quoted.push_str("\\v"),
+            c if is_print(c) => quoted.push(c),
+            c => {
+                let code = u32::from(c);
+                // Writing to a `String` cannot fail.
+                let _ = match code {
+                    0..0x80 => write!(quoted, "\\x{code:02x}"),
+                    0x80..0x10000 => write!(quoted, "\\u{code:04x}"),
+                    _ => write!(quoted, "\\U{code:08x}"),
+                };
+            }
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// Go's `unicode.IsPrint` without its tables: control and format characters, spaces but the ASCII one, private use.
+fn is_print(c: char) -> bool {
+    !(c.is_control()
+        || (c != ' ' && c.is_whitespace())
+        || matches!(c, '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{180e}'
+            | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{e000}'..='\u{f8ff}'
+            | '\u{feff}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{10ffff}'))
 }
 
 pub fn invalid(path: &Path, value: impl Into<Value>, detail: &str) -> FieldError {
@@ -123,7 +167,7 @@ pub fn not_found(path: &Path, value: impl Into<Value>) -> FieldError {
 
 /// `supported` is printed in the order given, as upstream does.
 pub fn not_supported(path: &Path, value: impl Into<Value>, supported: &[&str]) -> FieldError {
-    let listed = supported.iter().map(|s| format!("\"{s}\"")).collect::<Vec<_>>().join(", ");
+    let listed = supported.iter().map(|s| go_quote(s)).collect::<Vec<_>>().join(", ");
     let detail = if supported.is_empty() { String::new() } else { format!("supported values: {listed}") };
     error(ErrorType::NotSupported, path, with_detail(format!("Unsupported value: {}", shown(&value.into())), &detail))
 }
@@ -138,4 +182,21 @@ pub fn too_many(path: &Path, actual: usize, max: usize) -> FieldError {
 
 pub fn internal(path: &Path, detail: &str) -> FieldError {
     error(ErrorType::Internal, path, with_detail("Internal error".to_owned(), detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes() {
+        for (text, quoted) in [
+            ("a", "\"a\""),
+            ("a\"\\", r#""a\"\\""#),
+            ("\u{1}\u{7}\n\u{7f}", r#""\x01\a\n\x7f""#),
+            ("é\u{200b}", "\"é\\u200b\""),
+        ] {
+            assert_eq!(go_quote(text), quoted);
+        }
+    }
 }

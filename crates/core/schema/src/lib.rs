@@ -5,8 +5,13 @@
 
 pub mod decode;
 pub mod field;
+pub mod labels;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;
 pub mod selector;
+#[cfg(test)]
+mod small;
 pub mod table;
+mod time;
+pub mod tree;
