@@ -1,8 +1,80 @@
 //! Which rules belong to which kind.
 
+mod columns;
+pub mod coordination;
+pub mod core;
+pub mod discovery;
+pub mod rbac;
+pub mod rows;
+pub mod scheduling;
+mod shared;
+pub mod workloads;
+
 use crate::rules::Rules;
 
 /// The rules of a built-in kind; kinds without a file of their own are [`Rules::PLAIN`].
-pub fn rules(_group: &str, _kind: &str) -> &'static Rules {
-    &Rules::PLAIN
+pub fn rules(group: &str, kind: &str) -> &'static Rules {
+    match (group, kind) {
+        ("", "ConfigMap") => &core::config_map::RULES,
+        ("", "Endpoints") => &core::endpoints::RULES,
+        ("", "Event") => &core::event::CORE,
+        ("", "LimitRange") => &core::limit_range::RULES,
+        ("", "Namespace") => &core::namespace::RULES,
+        ("", "Node") => &core::node::RULES,
+        ("", "Pod") => &core::pod::RULES,
+        ("", "Secret") => &core::secret::RULES,
+        ("", "Service") => &core::service::RULES,
+        ("", "ServiceAccount") => &core::service_account::RULES,
+        ("coordination.k8s.io", "Lease") => &coordination::lease::RULES,
+        ("discovery.k8s.io", "EndpointSlice") => &discovery::endpoint_slice::RULES,
+        ("events.k8s.io", "Event") => &core::event::EVENTS,
+        ("rbac.authorization.k8s.io", "ClusterRole") => &rbac::role::CLUSTER_ROLE,
+        ("rbac.authorization.k8s.io", "ClusterRoleBinding") => &rbac::binding::CLUSTER_ROLE_BINDING,
+        ("rbac.authorization.k8s.io", "Role") => &rbac::role::ROLE,
+        ("rbac.authorization.k8s.io", "RoleBinding") => &rbac::binding::ROLE_BINDING,
+        ("scheduling.k8s.io", "PriorityClass") => &scheduling::priority_class::RULES,
+        ("", "PersistentVolume") => &rows::PERSISTENT_VOLUME,
+        ("", "PersistentVolumeClaim") => &rows::PERSISTENT_VOLUME_CLAIM,
+        ("", "PodTemplate") => &workloads::POD_TEMPLATE,
+        ("", "ReplicationController") => &workloads::REPLICATION_CONTROLLER,
+        ("", "ResourceQuota") => &rows::RESOURCE_QUOTA,
+        ("admissionregistration.k8s.io", "MutatingAdmissionPolicy") => &rows::MUTATING_POLICY,
+        ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding") => &rows::MUTATING_POLICY_BINDING,
+        ("admissionregistration.k8s.io", "MutatingWebhookConfiguration") => &rows::MUTATING_WEBHOOKS,
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => &rows::VALIDATING_POLICY,
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding") => &rows::VALIDATING_POLICY_BINDING,
+        ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration") => &rows::WEBHOOKS,
+        ("apps", "ControllerRevision") => &rows::CONTROLLER_REVISION,
+        ("apps", "DaemonSet") => &workloads::DAEMON_SET,
+        ("apps", "Deployment") => &workloads::DEPLOYMENT,
+        ("apps", "ReplicaSet") => &workloads::REPLICA_SET,
+        ("apps", "StatefulSet") => &workloads::STATEFUL_SET,
+        ("autoscaling", "HorizontalPodAutoscaler") => &rows::HORIZONTAL_POD_AUTOSCALER,
+        ("batch", "CronJob") => &workloads::CRON_JOB,
+        ("batch", "Job") => &workloads::JOB,
+        ("certificates.k8s.io", "CertificateSigningRequest") => &rows::CERTIFICATE_SIGNING_REQUEST,
+        ("certificates.k8s.io", "ClusterTrustBundle") => &rows::CLUSTER_TRUST_BUNDLE,
+        ("certificates.k8s.io", "PodCertificateRequest") => &rows::POD_CERTIFICATE_REQUEST,
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => &rows::PRIORITY_LEVEL,
+        ("networking.k8s.io", "IPAddress") => &rows::IP_ADDRESS,
+        ("networking.k8s.io", "Ingress") => &rows::INGRESS,
+        ("networking.k8s.io", "IngressClass") => &rows::INGRESS_CLASS,
+        ("networking.k8s.io", "NetworkPolicy") => &rows::NETWORK_POLICY,
+        ("networking.k8s.io", "ServiceCIDR") => &rows::SERVICE_CIDR,
+        ("node.k8s.io", "RuntimeClass") => &rows::RUNTIME_CLASS,
+        ("policy", "PodDisruptionBudget") => &rows::POD_DISRUPTION_BUDGET,
+        ("resource.k8s.io", "DeviceTaintRule") => &rows::DEVICE_TAINT_RULE,
+        ("resource.k8s.io", "ResourceClaim") => &rows::RESOURCE_CLAIM,
+        ("resource.k8s.io", "ResourceSlice") => &rows::RESOURCE_SLICE,
+        ("storage.k8s.io", "CSIDriver") => &rows::CSI_DRIVER,
+        ("storage.k8s.io", "CSINode") => &rows::CSI_NODE,
+        ("storage.k8s.io", "CSIStorageCapacity") => &rows::CSI_STORAGE_CAPACITY,
+        ("storage.k8s.io", "StorageClass") => &rows::STORAGE_CLASS,
+        ("storage.k8s.io", "VolumeAttachment") => &rows::VOLUME_ATTACHMENT,
+        ("storage.k8s.io", "VolumeAttributesClass") => &rows::VOLUME_ATTRIBUTES_CLASS,
+        _ => &Rules::PLAIN,
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,8 +17,10 @@ pub struct Resource {
     /// In discovery's order.
     pub verbs: &'static [&'static str],
     pub subresources: &'static [Subresource],
-    /// Path below `/registry/` in the store, upstream's: `pods`, `minions`, `services/specs`.
+    /// Path below `/registry/` in the store, upstream's: `pods`, `minions`, `services/specs`. Empty for what is not stored.
     pub storage: &'static str,
+    /// Discovery's `storageVersionHash`; empty for what is not stored.
+    pub storage_version_hash: &'static str,
     /// The kind's type in [`crate::table::table`].
     pub of: TypeId,
     /// Whether this version is the one that is stored.

@@ -9,6 +9,7 @@ use serde_json::Value;
 ///
 /// Order on create: `default`, `prepare_create`, generic metadata validation, `validate`, `warnings`.
 /// Order on update: `default`, `prepare_update`, generic metadata validation, `validate_update`, `warnings`.
+/// (On create, generic metadata validation is `meta::validate_create`, on update `meta::validate_update`.)
 /// On `/status`: `default`, `prepare_status_update`, `validate_status_update`.
 #[derive(Clone, Copy)]
 pub struct Rules {
@@ -25,6 +26,8 @@ pub struct Rules {
     pub validate_status_update: fn(&Value, &Value) -> ErrorList,
     /// `Warning:` headers, `(new, old)`.
     pub warnings: fn(&Value, Option<&Value>) -> Vec<String>,
+    /// `Warning:` headers that upstream sends while it prepares a new object, before all others; sees it unprepared.
+    pub prepare_warnings: fn(&Value) -> Vec<String>,
     /// How metadata.name is checked (upstream's `ValidateXName`): returns the messages.
     pub validate_name: fn(name: &str, prefix: bool) -> Vec<String>,
     /// Field selectors beyond `metadata.name` and `metadata.namespace`: field and its value.
@@ -33,10 +36,13 @@ pub struct Rules {
     pub columns: &'static [Column],
     /// The cells of one row, as many as `columns`.
     pub row: fn(&Value, Timestamp) -> Vec<Value>,
-    /// Whether a spec change counts up `metadata.generation`.
+    /// The `conditions` of the row (`Completed` of Pods and Jobs); empty is left out.
+    pub row_conditions: fn(&Value) -> Vec<Value>,
+    /// Whether a spec change counts up `metadata.generation` (which begins with 1); `prepare_*` leave it alone.
     pub generation: bool,
     /// Whether deletion waits for a grace period, and which: `Some(seconds)` (Pods only; upstream `CheckGracefulDelete`).
-    pub grace_period_s: fn(&Value) -> Option<i64>,
+    /// The second argument is what the request asked for; `Some(0)` deletes at once.
+    pub grace_period_s: fn(&Value, Option<i64>) -> Option<i64>,
     /// Whether an update without `resourceVersion` is allowed (upstream `AllowUnconditionalUpdate`).
     pub unconditional_update: bool,
     /// Whether a PUT may create (upstream `AllowCreateOnUpdate`).
@@ -67,12 +73,14 @@ impl Rules {
         validate_update: |_, _| Vec::new(),
         validate_status_update: |_, _| Vec::new(),
         warnings: |_, _| Vec::new(),
+        prepare_warnings: |_| Vec::new(),
         validate_name: crate::names::dns_subdomain_name,
         selectable: |_| Vec::new(),
         columns: &[],
         row: |_, _| Vec::new(),
+        row_conditions: |_| Vec::new(),
         generation: false,
-        grace_period_s: |_| None,
+        grace_period_s: |_, _| None,
         unconditional_update: true,
         create_on_update: false,
     };
