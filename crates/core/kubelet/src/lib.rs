@@ -1,3 +1,19 @@
 //! The life of a Pod on its node as a pure state machine: `step(state, input, now) -> actions and the next wake-up`.
 
+pub mod allocated;
+pub mod backoff;
+pub mod conditions;
+pub mod container;
+pub mod credentials;
+pub mod env;
+pub mod files;
+pub mod machine;
+pub mod node;
+pub mod order;
+pub mod phase;
 pub mod pod;
+pub mod recorder;
+pub mod resources;
+pub mod restart;
+pub mod status;
+pub mod termination;

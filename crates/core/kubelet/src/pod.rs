@@ -1,7 +1,7 @@
 //! The doors of a Pod's state machine: what it is told and what it asks for.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerUser, Pod, PodStatus};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +53,7 @@ pub enum PullFailure {
     Pull(String),
     /// `ErrImageNeverPull`.
     Never,
-    /// `InvalidImageName`.
+    /// `InvalidImageName`, with what is wrong: `couldn't parse image name "A:1": invalid reference format: …`.
     InvalidName(String),
 }
 
@@ -71,6 +71,12 @@ pub enum Input {
         attempt: u32,
         ips: Vec<IpAddr>,
         containers: Vec<Found>,
+    },
+    /// The node does not take the Pod (upstream's admission: `OutOfcpu`, `NodeAffinity`, `SysctlForbidden`, …) or evicts it.
+    /// The Pod fails with this reason and message; what already runs is stopped.
+    Rejected {
+        reason: &'static str,
+        message: String,
     },
     VolumesReady,
     /// Volumes cannot be prepared; the node tries again when what was missing may be there and then answers again.
@@ -114,9 +120,11 @@ pub enum Input {
         reason: &'static str,
         message: String,
     },
+    /// `user`: whom its process runs as, for the status; `None` if the runtime cannot tell.
     Created {
         container: ContainerName,
         id: String,
+        user: Option<ContainerUser>,
     },
     Started {
         container: ContainerName,
@@ -133,7 +141,7 @@ pub enum Input {
         container: ContainerName,
         id: String,
     },
-    /// A probe's result (the next issue's prober sends them).
+    /// One result of one probe; the machine counts them against the thresholds (the next issue's prober sends them).
     Probed {
         container: ContainerName,
         id: String,
@@ -201,7 +209,8 @@ pub enum Action {
         attempt: u32,
         image_id: String,
     },
-    /// Stop signal, then SIGKILL after `grace_period_ms`. → `Exited`
+    /// Stop signal, then SIGKILL after `grace_period_ms`. → `Exited`. Asked again for the same container, the earlier end counts
+    /// (a forced deletion).
     StopContainer {
         container: ContainerName,
         id: String,
@@ -212,6 +221,7 @@ pub enum Action {
         container: ContainerName,
         id: String,
     },
+    /// → `HookDone`, unless the container ends before.
     RunHook {
         container: ContainerName,
         id: String,
@@ -233,11 +243,12 @@ pub enum Action {
     RemoveSandbox {
         id: String,
     },
-    /// → `VolumesGone`
+    /// → `VolumesGone`. Comes after `PrepareVolumes` was answered or not; a preparation under way is given up.
     TearDownVolumes,
     /// Write the status if it differs from the last written; a newer one replaces one not yet sent. → `StatusWritten`
     WriteStatus(Box<PodStatus>),
-    /// Everything is gone from the node: delete the object (grace 0, precondition UID). Answered by `Removed`.
+    /// Everything is gone from the node: delete the object (grace 0, precondition UID), after the status writes asked for
+    /// before. Answered by `Removed` once it is gone (finalizers may hold it).
     DeleteObject,
     Event(PodEvent),
     /// The machine is done; forget it.

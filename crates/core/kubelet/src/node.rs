@@ -1,0 +1,156 @@
+//! What a node says of itself: the Node object at registration, its conditions, its Lease (upstream
+//! `pkg/kubelet/nodestatus/setters.go`, KEP-589).
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::net::IpAddr;
+
+/// How often the Lease is renewed (upstream: a quarter of 40 s), and how long it counts.
+pub const LEASE_RENEW_S: u64 = 10;
+pub const LEASE_DURATION_S: i64 = 40;
+/// How often an unchanged status is written again (`nodeStatusReportFrequency`).
+pub const STATUS_REPORT_S: u64 = 300;
+
+/// What was observed of the machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    pub name: String,
+    pub hostname: String,
+    pub addresses: Vec<IpAddr>,
+    pub cpus: u64,
+    pub memory_bytes: u64,
+    pub ephemeral_storage_bytes: u64,
+    pub max_pods: u32,
+    pub kubelet_port: u16,
+    pub machine_id: String,
+    pub system_uuid: String,
+    pub boot_id: String,
+    pub kernel_version: String,
+    pub os_image: String,
+    pub architecture: String,
+    pub version: String,
+    pub pod_cidrs: Vec<String>,
+}
+
+/// The Node as first written.
+pub fn object(facts: &Facts, now: Timestamp) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": facts.name,
+            "labels": labels(facts),
+            "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
+        },
+        "spec": {"podCIDR": facts.pod_cidrs.first(), "podCIDRs": facts.pod_cidrs},
+        "status": status(facts, &Value::Null, now),
+    })
+}
+
+/// Labels that the node keeps up to date itself.
+pub fn labels(facts: &Facts) -> Value {
+    json!({
+        "beta.kubernetes.io/arch": facts.architecture,
+        "beta.kubernetes.io/os": "linux",
+        "kubernetes.io/arch": facts.architecture,
+        "kubernetes.io/hostname": facts.hostname,
+        "kubernetes.io/os": "linux",
+    })
+}
+
+/// The whole status; `old` keeps transition times of conditions that did not change.
+pub fn status(facts: &Facts, old: &Value, now: Timestamp) -> Value {
+    let mut addresses: Vec<Value> =
+        facts.addresses.iter().map(|ip| json!({"type": "InternalIP", "address": ip.to_string()})).collect();
+    addresses.push(json!({"type": "Hostname", "address": facts.hostname}));
+    let condition = |of: &str, status: &str, reason: &str, message: &str| {
+        let before = old["conditions"].as_array().into_iter().flatten().find(|condition| condition["type"] == of);
+        let since = before.filter(|condition| condition["status"] == status);
+        let since = since.map_or_else(|| json!(time(now)), |condition| condition["lastTransitionTime"].clone());
+        json!({"type": of, "status": status, "reason": reason, "message": message,
+            "lastHeartbeatTime": time(now), "lastTransitionTime": since})
+    };
+    json!({
+        "addresses": addresses,
+        "capacity": resources(facts),
+        "allocatable": resources(facts),
+        "conditions": [
+            condition("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+            condition("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+            condition("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            condition("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+        ],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": facts.kubelet_port}},
+        "nodeInfo": {
+            "machineID": facts.machine_id,
+            "systemUUID": facts.system_uuid,
+            "bootID": facts.boot_id,
+            "kernelVersion": facts.kernel_version,
+            "osImage": facts.os_image,
+            "containerRuntimeVersion": format!("minke://{}", facts.version.split('+').nth(1).unwrap_or("embedded")),
+            "kubeletVersion": facts.version,
+            "kubeProxyVersion": "",
+            "operatingSystem": "linux",
+            "architecture": facts.architecture,
+        },
+    })
+}
+
+/// Capacity, which is also allocatable: nothing is reserved.
+pub fn resources(facts: &Facts) -> Value {
+    json!({
+        "cpu": facts.cpus.to_string(),
+        "memory": format!("{}Ki", facts.memory_bytes / 1024),
+        "ephemeral-storage": format!("{}Ki", facts.ephemeral_storage_bytes / 1024),
+        "pods": facts.max_pods.to_string(),
+        "hugepages-1Gi": "0",
+        "hugepages-2Mi": "0",
+    })
+}
+
+/// The node's heartbeat in `kube-node-lease`.
+pub fn lease(name: &str, node_uid: &str, now: Timestamp) -> Value {
+    json!({
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {
+            "name": name,
+            "namespace": "kube-node-lease",
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": name, "uid": node_uid}],
+        },
+        "spec": {"holderIdentity": name, "leaseDurationSeconds": LEASE_DURATION_S, "renewTime": micro_time(now)},
+    })
+}
+
+/// `metav1.Time`
+pub fn time(at: Timestamp) -> String {
+    format!("{at:.0}")
+}
+
+/// `metav1.MicroTime`
+pub fn micro_time(at: Timestamp) -> String {
+    format!("{at:.6}")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn transition_times_stay_while_nothing_changes() {
+        let facts = Facts { name: "n".into(), ..Facts::default() };
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let first = status(&facts, &Value::Null, at("2026-01-01T00:00:00.5Z"));
+        let second = status(&facts, &first, at("2026-01-01T00:05:00Z"));
+        let ready = &second["conditions"][3];
+        assert_eq!(ready["lastTransitionTime"], "2026-01-01T00:00:00Z");
+        assert_eq!(ready["lastHeartbeatTime"], "2026-01-01T00:05:00Z");
+    }
+
+    #[test]
+    fn times_have_upstreams_precision() {
+        let at = "2026-01-01T00:00:00.123456789Z".parse().unwrap();
+        assert_eq!((time(at).as_str(), micro_time(at).as_str()), ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00.123456Z"));
+    }
+}
