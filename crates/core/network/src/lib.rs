@@ -1,1 +1,5 @@
 //! Addresses, and later Services, policies and DNS: what the node's network should be, as pure functions.
+
+pub mod cidr;
+pub mod pool;
+pub mod ranges;
