@@ -89,7 +89,9 @@ pub struct Event {
     pub previous: Option<Entry>,
 }
 
-/// What a watch yields.
+/// What a watch yields. `Progress` comes once when the watch has first caught up with the present, and after that when
+/// somebody has asked for [`Kv::revision`] and nothing that the watch would show has happened up to there. So a cache is
+/// known to be as new as the store when it has seen the revision that `revision` returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchItem {
     /// All events of one or more whole transactions, in order.
@@ -111,6 +113,9 @@ pub enum StoreError {
     TooLarge { limit_bytes: usize },
     #[error("the watcher was too slow and was dropped")]
     Slow,
+    /// The caller's mistake, e.g. one key in two changes of a transaction.
+    #[error("invalid request: {0}")]
+    Invalid(String),
     #[error("the store failed: {0}")]
     Failed(String),
     #[error("the store is closed")]
@@ -120,12 +125,17 @@ pub enum StoreError {
 pub type WatchStream = BoxStream<'static, Result<WatchItem, StoreError>>;
 
 /// A store. Reads see everything committed before they were asked (linearizable).
+///
+/// A transaction that changes nothing (no changes, or only deletes of keys that do not exist) makes no revision; its
+/// result names the present one.
 pub trait Kv: Send + Sync + 'static {
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>>;
     fn range(&self, range: Range) -> BoxFuture<'_, Result<RangeResult, StoreError>>;
-    /// Events of keys that begin with `prefix`, from `start` on (inclusive).
+    /// Events of keys that begin with `prefix`, from `start` on (inclusive); `start` may lie in the future. Fails with
+    /// `Compacted` when `start` lies before the oldest revision, also later, when a slow reader is overtaken.
     fn watch(&self, prefix: &str, start: Revision) -> BoxFuture<'_, Result<WatchStream, StoreError>>;
-    /// Forgets what was before `revision`.
+    /// Forgets what was before `revision`: what was current then stays readable there. Fails with `Compacted` when that
+    /// or a later one has been done.
     fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>>;
     /// The last committed revision.
     fn revision(&self) -> BoxFuture<'_, Result<Revision, StoreError>>;
