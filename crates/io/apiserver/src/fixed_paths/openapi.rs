@@ -1,0 +1,158 @@
+//! OpenAPI: the documents that upstream publishes, kept compressed and handed out as they are where the client takes
+//! gzip. (Nothing is held in memory; a client that does not is served a copy that lives as long as the answer.)
+
+use crate::body::Body;
+use crate::errors::{self, Result};
+use crate::negotiate;
+use crate::query::Query;
+use crate::respond::response;
+use crate::server::header;
+use flate2::read::GzDecoder;
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, HeaderValue, LOCATION, VARY};
+use http::{HeaderMap, Response, StatusCode};
+use std::io::Read;
+
+static V2_JSON: &[u8] = include_bytes!("../../openapi/v2.json.gz");
+static V2_PROTOBUF: &[u8] = include_bytes!("../../openapi/v2.pb.gz");
+static V3_INDEX: &[u8] = include_bytes!("../../openapi/v3-index.json.gz");
+
+/// Path below `/openapi/v3/`, slashes as `_` and dots as `-`, to document.
+#[rustfmt::skip]
+static V3: &[(&str, &[u8])] = &[
+    ("-well-known_openid-configuration", include_bytes!("../../openapi/v3/-well-known_openid-configuration.json.gz")),
+    ("api", include_bytes!("../../openapi/v3/api.json.gz")),
+    ("api_v1", include_bytes!("../../openapi/v3/api_v1.json.gz")),
+    ("apis", include_bytes!("../../openapi/v3/apis.json.gz")),
+    ("apis_admissionregistration-k8s-io", include_bytes!("../../openapi/v3/apis_admissionregistration-k8s-io.json.gz")),
+    ("apis_admissionregistration-k8s-io_v1", include_bytes!("../../openapi/v3/apis_admissionregistration-k8s-io_v1.json.gz")),
+    ("apis_apiextensions-k8s-io", include_bytes!("../../openapi/v3/apis_apiextensions-k8s-io.json.gz")),
+    ("apis_apiextensions-k8s-io_v1", include_bytes!("../../openapi/v3/apis_apiextensions-k8s-io_v1.json.gz")),
+    ("apis_apiregistration-k8s-io", include_bytes!("../../openapi/v3/apis_apiregistration-k8s-io.json.gz")),
+    ("apis_apiregistration-k8s-io_v1", include_bytes!("../../openapi/v3/apis_apiregistration-k8s-io_v1.json.gz")),
+    ("apis_apps", include_bytes!("../../openapi/v3/apis_apps.json.gz")),
+    ("apis_apps_v1", include_bytes!("../../openapi/v3/apis_apps_v1.json.gz")),
+    ("apis_authentication-k8s-io", include_bytes!("../../openapi/v3/apis_authentication-k8s-io.json.gz")),
+    ("apis_authentication-k8s-io_v1", include_bytes!("../../openapi/v3/apis_authentication-k8s-io_v1.json.gz")),
+    ("apis_authorization-k8s-io", include_bytes!("../../openapi/v3/apis_authorization-k8s-io.json.gz")),
+    ("apis_authorization-k8s-io_v1", include_bytes!("../../openapi/v3/apis_authorization-k8s-io_v1.json.gz")),
+    ("apis_autoscaling", include_bytes!("../../openapi/v3/apis_autoscaling.json.gz")),
+    ("apis_autoscaling_v1", include_bytes!("../../openapi/v3/apis_autoscaling_v1.json.gz")),
+    ("apis_autoscaling_v2", include_bytes!("../../openapi/v3/apis_autoscaling_v2.json.gz")),
+    ("apis_batch", include_bytes!("../../openapi/v3/apis_batch.json.gz")),
+    ("apis_batch_v1", include_bytes!("../../openapi/v3/apis_batch_v1.json.gz")),
+    ("apis_certificates-k8s-io", include_bytes!("../../openapi/v3/apis_certificates-k8s-io.json.gz")),
+    ("apis_certificates-k8s-io_v1", include_bytes!("../../openapi/v3/apis_certificates-k8s-io_v1.json.gz")),
+    ("apis_coordination-k8s-io", include_bytes!("../../openapi/v3/apis_coordination-k8s-io.json.gz")),
+    ("apis_coordination-k8s-io_v1", include_bytes!("../../openapi/v3/apis_coordination-k8s-io_v1.json.gz")),
+    ("apis_discovery-k8s-io", include_bytes!("../../openapi/v3/apis_discovery-k8s-io.json.gz")),
+    ("apis_discovery-k8s-io_v1", include_bytes!("../../openapi/v3/apis_discovery-k8s-io_v1.json.gz")),
+    ("apis_events-k8s-io", include_bytes!("../../openapi/v3/apis_events-k8s-io.json.gz")),
+    ("apis_events-k8s-io_v1", include_bytes!("../../openapi/v3/apis_events-k8s-io_v1.json.gz")),
+    ("apis_flowcontrol-apiserver-k8s-io", include_bytes!("../../openapi/v3/apis_flowcontrol-apiserver-k8s-io.json.gz")),
+    ("apis_flowcontrol-apiserver-k8s-io_v1", include_bytes!("../../openapi/v3/apis_flowcontrol-apiserver-k8s-io_v1.json.gz")),
+    ("apis_networking-k8s-io", include_bytes!("../../openapi/v3/apis_networking-k8s-io.json.gz")),
+    ("apis_networking-k8s-io_v1", include_bytes!("../../openapi/v3/apis_networking-k8s-io_v1.json.gz")),
+    ("apis_node-k8s-io", include_bytes!("../../openapi/v3/apis_node-k8s-io.json.gz")),
+    ("apis_node-k8s-io_v1", include_bytes!("../../openapi/v3/apis_node-k8s-io_v1.json.gz")),
+    ("apis_policy", include_bytes!("../../openapi/v3/apis_policy.json.gz")),
+    ("apis_policy_v1", include_bytes!("../../openapi/v3/apis_policy_v1.json.gz")),
+    ("apis_rbac-authorization-k8s-io", include_bytes!("../../openapi/v3/apis_rbac-authorization-k8s-io.json.gz")),
+    ("apis_rbac-authorization-k8s-io_v1", include_bytes!("../../openapi/v3/apis_rbac-authorization-k8s-io_v1.json.gz")),
+    ("apis_resource-k8s-io", include_bytes!("../../openapi/v3/apis_resource-k8s-io.json.gz")),
+    ("apis_resource-k8s-io_v1", include_bytes!("../../openapi/v3/apis_resource-k8s-io_v1.json.gz")),
+    ("apis_scheduling-k8s-io", include_bytes!("../../openapi/v3/apis_scheduling-k8s-io.json.gz")),
+    ("apis_scheduling-k8s-io_v1", include_bytes!("../../openapi/v3/apis_scheduling-k8s-io_v1.json.gz")),
+    ("apis_storage-k8s-io", include_bytes!("../../openapi/v3/apis_storage-k8s-io.json.gz")),
+    ("apis_storage-k8s-io_v1", include_bytes!("../../openapi/v3/apis_storage-k8s-io_v1.json.gz")),
+    ("apis_storagemigration-k8s-io", include_bytes!("../../openapi/v3/apis_storagemigration-k8s-io.json.gz")),
+    ("apis_storagemigration-k8s-io_v1", include_bytes!("../../openapi/v3/apis_storagemigration-k8s-io_v1.json.gz")),
+    ("openid_v1_jwks", include_bytes!("../../openapi/v3/openid_v1_jwks.json.gz")),
+    ("version", include_bytes!("../../openapi/v3/version.json.gz")),
+];
+
+pub(super) fn answer(path: &str, query: &Query, headers: &HeaderMap, accept: &str) -> Result<Response<Body>> {
+    let gzip = header(headers, "accept-encoding").contains("gzip");
+    match path.trim_end_matches('/') {
+        "v2" => v2(accept, gzip),
+        "v3" => document(V3_INDEX, "text/plain; charset=utf-8", gzip),
+        path => v3(path.strip_prefix("v3/").ok_or_else(errors::page_not_found)?, query, accept, gzip),
+    }
+}
+
+fn v2(accept: &str, gzip: bool) -> Result<Response<Body>> {
+    for clause in negotiate::clauses(accept) {
+        match clause.media_type.as_str() {
+            "application/json" | "*/*" | "application/*" => return document(V2_JSON, "application/json", gzip),
+            "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+            | "application/com.github.proto-openapi.spec.v2.v1.0+protobuf" => {
+                return document(V2_PROTOBUF, "application/com.github.proto-openapi.spec.v2.v1.0+protobuf", gzip);
+            }
+            _ => {}
+        }
+    }
+    if accept.trim().is_empty() { document(V2_JSON, "application/json", gzip) } else { Ok(not_acceptable()) }
+}
+
+fn v3(path: &str, query: &Query, accept: &str, gzip: bool) -> Result<Response<Body>> {
+    let key = path.replace('/', "_").replace('.', "-");
+    let Some((_, bytes)) = V3.iter().find(|(name, _)| *name == key) else {
+        return Ok(empty(404));
+    };
+    let json = accept.trim().is_empty()
+        || negotiate::clauses(accept)
+            .iter()
+            .any(|c| matches!(c.media_type.as_str(), "application/json" | "*/*" | "application/*"));
+    if !json {
+        return Ok(not_acceptable());
+    }
+    let hash = query.get("hash");
+    let mut answer = document(bytes, "application/json", gzip)?;
+    if !hash.is_empty() {
+        // The hash names the content; clients may keep it for ever. Another hash leads to the right one.
+        let right = hash_of(path)?;
+        if right.as_deref().is_some_and(|right| right != hash) {
+            let mut moved = response(301, "text/html; charset=utf-8", &b""[..]);
+            let location = format!("/openapi/v3/{path}?hash={}", right.unwrap_or_default());
+            if let Ok(location) = HeaderValue::from_str(&location) {
+                moved.headers_mut().insert(LOCATION, location);
+            }
+            return Ok(moved);
+        }
+        answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+    }
+    Ok(answer)
+}
+
+/// The hash that the index gives a document.
+fn hash_of(path: &str) -> Result<Option<String>> {
+    let index: serde_json::Value = serde_json::from_slice(&unpack(V3_INDEX)?).unwrap_or_default();
+    let url = index["paths"][path]["serverRelativeURL"].as_str();
+    Ok(url.and_then(|url| url.split_once("hash=")).map(|(_, hash)| hash.to_owned()))
+}
+
+fn not_acceptable() -> Response<Body> {
+    empty(406)
+}
+
+/// An answer without body or type.
+fn empty(code: u16) -> Response<Body> {
+    let mut answer = Response::new(Body::empty());
+    *answer.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::NOT_FOUND);
+    answer
+}
+
+fn document(packed: &'static [u8], content_type: &str, gzip: bool) -> Result<Response<Body>> {
+    let bytes = if gzip { bytes::Bytes::from_static(packed) } else { unpack(packed)?.into() };
+    let mut answer = response(200, content_type, bytes);
+    answer.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding, Accept"));
+    if gzip {
+        answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    Ok(answer)
+}
+
+fn unpack(packed: &[u8]) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    let read = GzDecoder::new(packed).read_to_end(&mut out);
+    read.map(|_| out).map_err(|e| crate::refusal::Refusal::internal(format!("an embedded document is damaged: {e}")))
+}
