@@ -1,0 +1,8 @@
+//! The image store against real archives, a real registry (Debian's docker-registry on loopback) and the real kernel.
+//! Needs root: layers have owners, devices and trusted attributes.
+#![allow(clippy::unwrap_used)]
+
+mod import;
+mod pull;
+mod support;
+mod unpack;
