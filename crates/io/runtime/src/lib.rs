@@ -1,3 +1,4 @@
 //! Pods' sandboxes and containers, made of shims, images and cgroups. Knows no Kubernetes API: its words are CRI's.
 
+pub mod embedded;
 pub mod types;

@@ -1,0 +1,505 @@
+//! The embedded runtime on the real kernel, as root: sandboxes, containers, their ends, logs, exec, attach, recovery.
+//! Each test is an instance of its own, and leaves nothing of it behind.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+#[path = "embedded/fixture.rs"]
+mod fixture;
+
+use fixture::{Node, WithGate, config, run};
+use runtime::types::{ContainerState, ExecConfig, NamespaceMode, Runtime, RuntimeError, RuntimeEvent};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+#[tokio::test]
+async fn a_container_runs_logs_and_exits() {
+    let node = Node::start().await;
+    let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
+    assert!(pod.ready);
+    let mut events = node.runtime.events();
+    let id = node.container(&pod.id, config("c", "echo out; echo err >&2; hostname; exit 3")).await;
+    let status = node.runtime.start_container(&id).await.unwrap();
+    assert!(matches!(status.state, ContainerState::Running | ContainerState::Exited), "{status:?}");
+    let exit = node.exit_of(&mut events, &id).await;
+    assert_eq!((exit.code, exit.signal, exit.oom_killed, exit.unknown), (3, 0, false, false));
+    let lines = node.log("c/0.log");
+    assert_eq!(lines, ["stdout F out", "stderr F err", "stdout F pod"]);
+    let status = node.runtime.container_status(&id).await.unwrap();
+    assert_eq!(status.state, ContainerState::Exited);
+    assert!(status.started_at_ns > 0 && status.exit.unwrap().finished_at_ns >= status.started_at_ns);
+    node.runtime.remove_container(&id).await.unwrap();
+    assert!(matches!(node.runtime.container_status(&id).await, Err(RuntimeError::NotFound { .. })));
+    node.end(&pod.id).await;
+}
+
+#[tokio::test]
+async fn stopping_waits_for_the_grace_period() {
+    let node = Node::start().await;
+    let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
+    let mut events = node.runtime.events();
+    // One that ends on SIGTERM, and one that does not hear.
+    let polite = run(&node, &pod.id, config("polite", "trap 'exit 7' TERM; echo up; while :; do sleep 0.01; done")).await;
+    let deaf = run(&node, &pod.id, config("deaf", "trap '' TERM; echo up; while :; do sleep 0.01; done")).await;
+    node.wait_log("polite/0.log", "up").await;
+    node.wait_log("deaf/0.log", "up").await;
+    node.runtime.stop_container(&polite, 60_000).await.unwrap();
+    assert_eq!(node.exit_of(&mut events, &polite).await.code, 7);
+    let before = std::time::Instant::now();
+    node.runtime.stop_container(&deaf, 300).await.unwrap();
+    let exit = node.exit_of(&mut events, &deaf).await;
+    assert_eq!((exit.code, exit.signal), (137, 9));
+    let waited = before.elapsed();
+    assert!(waited >= Duration::from_millis(295) && waited < Duration::from_secs(3), "{waited:?}");
+    node.end(&pod.id).await;
+}
+
+#[tokio::test]
+async fn programs_that_cannot_start_are_told_in_runcs_words() {
+    let node = Node::start().await;
+    let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
+    let cases: [(&[&str], &str, &str); 5] = [
+        (&["nosuchcmd"], "", r#"exec: "nosuchcmd": executable file not found in $PATH"#),
+        (&["/no/such/cmd"], "", r#"exec: "/no/such/cmd": stat /no/such/cmd: no such file or directory"#),
+        (&["/etc/passwd"], "", r#"exec: "/etc/passwd": permission denied"#),
+        (&["/etc"], "", r#"exec: "/etc": is a directory"#),
+        (&["true"], "/etc/passwd", "mkdir /etc/passwd: not a directory"),
+    ];
+    for (command, workdir, text) in cases {
+        let mut config = config("c", "");
+        config.command = command.iter().map(|c| (*c).to_owned()).collect();
+        config.working_dir = workdir.into();
+        let id = node.container(&pod.id, config).await;
+        let error = node.runtime.start_container(&id).await.unwrap_err();
+        assert!(matches!(&error, RuntimeError::Start(t) if t == text), "{command:?}: {error:?}");
+        let status = node.runtime.container_status(&id).await.unwrap();
+        assert_eq!(status.state, ContainerState::Exited);
+        assert_eq!(status.exit.unwrap().code, 128);
+        node.runtime.remove_container(&id).await.unwrap();
+    }
+    node.end(&pod.id).await;
+}
+
+#[tokio::test]
+async fn programs_for_another_machine_say_so_in_the_log() {
+    let node = Node::start().await;
+    let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
+    let mut events = node.runtime.events();
+    for (name, why) in [("garbage", "exec format error"), ("badscript", "no such file or directory")] {
+        let mut config = config(name, "");
+        config.command = vec![format!("/bin/{name}")];
+        let id = run(&node, &pod.id, config).await;
+        assert_eq!(node.exit_of(&mut events, &id).await.code, 255);
+        assert_eq!(node.log(&format!("{name}/0.log")), [format!("stderr F exec /bin/{name}: {why}")]);
+    }
+    node.end(&pod.id).await;
+}
+
+#[tokio::test]
+async fn the_default_seccomp_profile_holds() {
+    let node = Node::start().await;
+    let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
+    let mut events = node.runtime.events();
+    let mut config = config("c", "grep Seccomp: /proc/self/status; unshare -U true || echo refused; echo $HOME");
+    config.security.seccomp = runtime::types::Seccomp::RuntimeDefault;
+    config.security.no_new_privs = true;
+    let id = run(&node, &pod.id, config).await;
+    assert_eq!(node.exit_of(&mut events, &id).await.code, 0);
+    let lines = node.log("c/0.log");
+    assert!(lines.contains(&"stdout F Seccomp:\t2".to_owned()), "{lines:?}");
+    assert!(lines.contains(&"stdout F refused".to_owned()), "{lines:?}");
+    node.end(&pod.id).await;
+}
+
+#[tokio::test]
+async fn exec_keeps_streams_and_codes_apart() {
+    let node = Node::start().await;
+    let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
+    let id = run(&node, &pod.id, config("c", "sleep 1000")).await;
+    let exec = ExecConfig {
+        command: ["sh", "-c", "cat; echo err >&2; echo $$; exit 5"].map(Into::into).to_vec(),
+        stdin: true,
+        stdout: true,
+        stderr: true,
+        tty: false,
+    };
+    let mut session = node.runtime.exec(&id, exec).await.unwrap();
+    let mut stdin = session.stdin.take().unwrap();
+    stdin.write_all(b"in\n").await.unwrap();
+    drop(stdin);
+    let (mut out, mut err) = (String::new(), String::new());
+    session.stdout.as_mut().unwrap().read_to_string(&mut out).await.unwrap();
+    session.stderr.as_mut().unwrap().read_to_string(&mut err).await.unwrap();
+    assert_eq!(session.exit.await.unwrap().unwrap(), 5);
+    assert_eq!((out.lines().next(), err.as_str()), (Some("in"), "err\n"));
+    let missing = ExecConfig { command: vec!["nope".into()], stdout: true, ..ExecConfig::default() };
+    let error = node.runtime.exec(&id, missing).await.err().unwrap();
+    assert_eq!(error.to_string(), r#"exec: "nope": executable file not found in $PATH"#);
+    node.end(&pod.id).await;
+}
+
+#[tokio::test]
+async fn an_exec_with_a_terminal_has_a_size() {
+    let node = Node::start().await;
+    let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
+    let id = run(&node, &pod.id, config("c", "sleep 1000")).await;
+    let command = "trap 'stty size; exit 0' WINCH; tty; echo ready; while :; do sleep 0.01; done";
+    let exec = ExecConfig {
+        command: ["sh", "-c", command].map(Into::into).to_vec(),
+        stdin: true,
+        stdout: true,
+        stderr: false,
+        tty: true,
+    };
+    let mut session = node.runtime.exec(&id, exec).await.unwrap();
+    let mut stdout = session.stdout.take().unwrap();
+    let mut text = String::new();
+    let mut resized = false;
+    let mut bytes = [0; 256];
+    loop {
+        let n = stdout.read(&mut bytes).await.unwrap();
+        if n == 0 {
+            break;
+        }
+        text.push_str(&String::from_utf8_lossy(&bytes[..n]));
+        if text.contains("ready") && !resized {
+            session.resize.as_ref().unwrap().send((91, 33)).await.unwrap();
+            resized = true;
+        }
+    }
+    assert!(text.starts_with("/dev/pts/0\r\n"), "{text:?}");
+    assert!(text.ends_with("33 91\r\n"), "{text:?}");
+    assert_eq!(session.exit.await.unwrap().unwrap(), 0);
+    node.end(&pod.id).await;
+}
+
+#[tokio::test]
+async fn a_dropped_exec_is_killed() {
+    let node = Node::start().await;
+    let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
+    let id = run(&node, &pod.id, config("c", "sleep 1000")).await;
+    let exec = ExecConfig { command: ["sleep", "4711"].map(Into::into).to_vec(), stdout: true, ..ExecConfig::default() };
+    let mut session = node.runtime.exec(&id, exec).await.unwrap();
+    let mut stdout = session.stdout.take().unwrap();
+    drop(session);
+    // The pipe ends when the process is gone.
+    assert_eq!(stdout.read(&mut [0; 8]).await.unwrap(), 0);
+    node.end(&pod.id).await;
+}
+
+#[tokio::test]
+async fn attach_brings_input_and_output() {
+    let node = Node::start().await;
+    let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
+    let mut config = config("c", "while read line; do echo got $line; done; echo end; exit 4");
+    config.stdin = true;
+    config.stdin_once = true;
+    let id = run(&node, &pod.id, config).await;
+    let attach = ExecConfig { stdin: true, stdout: true, stderr: true, ..ExecConfig::default() };
+    let mut session = node.runtime.attach(&id, attach).await.unwrap();
+    let mut stdin = session.stdin.take().unwrap();
+    stdin.write_all(b"a\nb\n").await.unwrap();
+    drop(stdin);
+    let mut out = String::new();
+    session.stdout.as_mut().unwrap().read_to_string(&mut out).await.unwrap();
+    assert_eq!(out, "got a\ngot b\nend\n");
+    assert_eq!(session.exit.await.unwrap().unwrap(), 4);
+    node.end(&pod.id).await;
+}
+
+#[tokio::test]
+async fn a_terminal_container_is_attached_and_resized() {
+    let node = Node::start().await;
+    let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
+    let mut config = config("c", "read a; stty size; echo $TERM; exit 0");
+    config.stdin = true;
+    config.tty = true;
+    let id = run(&node, &pod.id, config).await;
+    let attach = ExecConfig { stdin: true, stdout: true, tty: true, ..ExecConfig::default() };
+    let mut session = node.runtime.attach(&id, attach).await.unwrap();
+    session.resize.as_ref().unwrap().send((100, 40)).await.unwrap();
+    session.stdin.as_mut().unwrap().write_all(b"x\n").await.unwrap();
+    let mut out = String::new();
+    session.stdout.as_mut().unwrap().read_to_string(&mut out).await.unwrap();
+    assert!(out.ends_with("xterm\r\n"), "{out:?}");
+    assert_eq!(session.exit.await.unwrap().unwrap(), 0);
+    node.end(&pod.id).await;
+}
+
+#[tokio::test]
+async fn containers_share_what_a_pod_shares() {
+    let node = Node::start().await;
+    let mut wanted = node.sandbox("shared");
+    wanted.pid = NamespaceMode::Pod;
+    let pod = node.runtime.run_sandbox(wanted).await.unwrap();
+    let mut events = node.runtime.events();
+    let server = run(&node, &pod.id, config("a", "echo shm > /dev/shm/x; echo up; nc -l -p 8080 -e echo hello")).await;
+    node.wait_log("a/0.log", "up").await;
+    let client = run(
+        &node,
+        &pod.id,
+        config("b", "cat /dev/shm/x; cat /proc/1/cmdline; echo; until nc 127.0.0.1 8080; do sleep 0.01; done; hostname"),
+    )
+    .await;
+    assert_eq!(node.exit_of(&mut events, &client).await.code, 0);
+    let lines = node.log("b/0.log");
+    assert_eq!(lines.first().map(String::as_str), Some("stdout F shm"), "{lines:?}");
+    assert!(lines[1].contains("/pause"), "{lines:?}");
+    assert!(lines.contains(&"stdout F hello".to_owned()) && lines.contains(&"stdout F shared".to_owned()), "{lines:?}");
+    let _ = server;
+    node.end(&pod.id).await;
+}
+
+#[tokio::test]
+async fn ports_are_forwarded_into_the_pod() {
+    let node = Node::start().await;
+    let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
+    run(&node, &pod.id, config("c", "echo up; nc -l -p 8080 -e cat")).await;
+    node.wait_log("c/0.log", "up").await;
+    // `nc` listens a moment after the line.
+    let mut stream = loop {
+        match node.runtime.port_forward(&pod.id, 8080).await {
+            Ok(stream) => break stream,
+            Err(e) => assert!(e.to_string().contains("connection refused"), "{e}"),
+        }
+    };
+    stream.write_all(b"through\n").await.unwrap();
+    let mut bytes = [0; 8];
+    stream.read_exact(&mut bytes).await.unwrap();
+    assert_eq!(&bytes, b"through\n");
+    let refused = node.runtime.port_forward(&pod.id, 9).await.err().unwrap().to_string();
+    assert!(refused.contains("dial tcp4 127.0.0.1:9: connect: connection refused"), "{refused}");
+    node.end(&pod.id).await;
+}
+
+#[tokio::test]
+async fn memory_beyond_the_limit_is_told_as_oom() {
+    let node = Node::start().await;
+    let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
+    let mut events = node.runtime.events();
+    let mut hungry = config("hungry", "x=$(head -c 64m /dev/zero | tr '\\0' x); echo ${#x}");
+    hungry.resources.memory_limit_bytes = 16 << 20;
+    let id = run(&node, &pod.id, hungry).await;
+    let exit = node.exit_of(&mut events, &id).await;
+    assert!(exit.oom_killed && exit.code != 0, "{exit:?}");
+    let calm = run(&node, &pod.id, config("calm", "exit 137")).await;
+    assert!(!node.exit_of(&mut events, &calm).await.oom_killed);
+    node.end(&pod.id).await;
+}
+
+#[tokio::test]
+async fn containers_outlive_the_daemon() {
+    let mut node = Node::start().await;
+    let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
+    let going = run(&node, &pod.id, config("going", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done")).await;
+    let ending = run(&node, &pod.id, config("ending", "read x < /gate/pipe; exit 42").with_gate(&node)).await;
+    node.restart(|node| node.open_gate()).await;
+    let mut events = node.runtime.events();
+    let pods = node.runtime.list_sandboxes().await.unwrap();
+    assert!(pods.len() == 1 && pods[0].ready && pods[0].id == pod.id);
+    let mut status = node.runtime.container_status(&ending).await.unwrap();
+    if status.state == ContainerState::Running {
+        node.exit_of(&mut events, &ending).await;
+        status = node.runtime.container_status(&ending).await.unwrap();
+    }
+    assert_eq!(status.exit.unwrap().code, 42);
+    assert_eq!(node.runtime.container_status(&going).await.unwrap().state, ContainerState::Running);
+    let exec = ExecConfig { command: vec!["true".into()], ..ExecConfig::default() };
+    let session = node.runtime.exec(&going, exec).await.unwrap();
+    assert_eq!(session.exit.await.unwrap().unwrap(), 0);
+    node.runtime.stop_container(&going, 0).await.unwrap();
+    assert_eq!(node.exit_of(&mut events, &going).await.code, 137);
+    let numbers: Vec<u64> =
+        node.log("going/0.log").iter().map(|l| l.strip_prefix("stdout F ").unwrap().parse().unwrap()).collect();
+    assert!(numbers.windows(2).all(|w| w[1] == w[0] + 1), "no gap in the log");
+    node.end(&pod.id).await;
+}
+
+#[tokio::test]
+async fn a_dead_shim_takes_its_containers_along() {
+    let mut node = Node::start().await;
+    let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
+    let mut events = node.runtime.events();
+    let id = run(&node, &pod.id, config("c", "sleep 1000")).await;
+    let pid = node.runtime.container_status(&id).await.unwrap().pid.unwrap();
+    node.kill_shims();
+    let exit = node.exit_of(&mut events, &id).await;
+    assert_eq!((exit.code, exit.unknown), (255, true));
+    assert_eq!(events.recv().await, Some(RuntimeEvent::SandboxDied { sandbox_id: pod.id.clone() }));
+    // At most its record is left, until whoever is the host's first process reads it.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+    let second = node.runtime.run_sandbox(node.sandbox("second")).await.unwrap();
+    let id = run(&node, &second.id, config("d", "sleep 1000")).await;
+    // The same, with nobody watching.
+    node.restart(Node::kill_shims).await;
+    let exit = node.runtime.container_status(&id).await.unwrap().exit.unwrap();
+    assert_eq!((exit.code, exit.unknown), (255, true));
+    node.runtime.remove_sandbox(&second.id).await.unwrap();
+    node.end(&pod.id).await;
+}
+
+#[tokio::test]
+async fn purging_needs_no_daemon() {
+    let node = Node::start().await;
+    let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
+    run(&node, &pod.id, config("c", "sleep 1000")).await;
+    node.runtime.run_sandbox(node.sandbox("empty")).await.unwrap();
+    node.purge();
+}
+
+#[tokio::test]
+async fn a_working_directory_in_a_leaked_descriptor_is_refused() {
+    // CVE-2024-21626: `/proc/self/fd/N` as the working directory, for whatever the launcher may have open.
+    let node = Node::start().await;
+    let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
+    let mut events = node.runtime.events();
+    for fd in 3..24 {
+        let mut config = config(&format!("c{fd}"), "pwd; ls /proc/self/cwd/../../.. >&2");
+        config.working_dir = format!("/proc/self/fd/{fd}");
+        let id = node.container(&pod.id, config).await;
+        match node.runtime.start_container(&id).await {
+            Err(RuntimeError::Start(_)) => {}
+            Ok(_) => {
+                node.exit_of(&mut events, &id).await;
+                let lines = node.log(&format!("c{fd}/0.log"));
+                // What it can stand in is its own.
+                assert!(lines.iter().all(|l| !l.contains("(unreachable)") && !l.contains("sandboxes")), "{fd}: {lines:?}");
+            }
+            Err(e) => panic!("{e:?}"),
+        }
+    }
+    node.end(&pod.id).await;
+}
+
+#[tokio::test]
+async fn the_shim_cannot_be_reached_from_its_containers() {
+    // CVE-2019-5736: through `/proc/PID/exe` of who executes in the container; here with the host's processes in sight.
+    let node = Node::start().await;
+    let mut wanted = node.sandbox("pod");
+    wanted.pid = NamespaceMode::Node;
+    let pod = node.runtime.run_sandbox(wanted).await.unwrap();
+    let mut events = node.runtime.events();
+    let script = "for p in $(grep -l minke-shim /proc/[0-9]*/comm | cut -d/ -f3); do \
+        readlink /proc/$p/exe && echo seen; ls /proc/$p/fd/ && echo listed; (echo x >> /proc/$p/exe) && echo written; done; true";
+    let id = run(&node, &pod.id, config("c", script)).await;
+    assert_eq!(node.exit_of(&mut events, &id).await.code, 0);
+    let lines = node.log("c/0.log");
+    assert!(lines.iter().all(|l| !l.ends_with(" seen") && !l.ends_with(" listed") && !l.ends_with(" written")), "{lines:?}");
+    // With every right it is seen, and still not written.
+    let mut config = config("p", script);
+    config.security.privileged = true;
+    let id = run(&node, &pod.id, config).await;
+    assert_eq!(node.exit_of(&mut events, &id).await.code, 0);
+    let lines = node.log("p/0.log");
+    assert!(lines.iter().any(|l| l.ends_with(" seen")) && lines.iter().all(|l| !l.ends_with(" written")), "{lines:?}");
+    node.end(&pod.id).await;
+}
+
+#[tokio::test]
+async fn a_volume_over_dev_cannot_redirect_masks_or_the_console() {
+    // CVE-2025-31133 and 52565: `/dev/null` and `/dev/pts` replaced by links while a container is made.
+    use runtime::types::{Mount, Propagation};
+    let node = Node::start().await;
+    let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
+    let trap = node.dir.path().join("trap");
+    std::fs::create_dir_all(&trap).unwrap();
+    for name in ["null", "console", "pts", "ptmx", "fd"] {
+        std::os::unix::fs::symlink("/proc/sysrq-trigger", trap.join(name)).unwrap();
+    }
+    let masked = vec!["/proc/timer_list".to_owned(), "/etc/passwd".to_owned()];
+    for tty in [false, true] {
+        let mut config = config(if tty { "tty" } else { "plain" }, "head -c1 /etc/passwd | wc -c; ls -l /dev/console; true");
+        config.tty = tty;
+        config.security.masked_paths.clone_from(&masked);
+        config.mounts.push(Mount {
+            container_path: "/dev".into(),
+            host_path: trap.clone(),
+            readonly: false,
+            recursive_readonly: false,
+            propagation: Propagation::Private,
+            image: None,
+            image_sub_path: String::new(),
+        });
+        let id = node.container(&pod.id, config).await;
+        let error = node.runtime.start_container(&id).await.unwrap_err();
+        assert!(matches!(error, RuntimeError::Start(_)), "{error:?}");
+    }
+    node.end(&pod.id).await;
+}
+
+#[tokio::test]
+async fn proc_by_way_of_a_link_is_refused() {
+    // CVE-2025-52881: writes to `/proc` misled by what is mounted there instead.
+    use runtime::types::{Mount, Propagation};
+    let node = Node::start().await;
+    let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
+    let mut hostile = node.sandbox("sysctl");
+    hostile.sysctls.insert("net/../../../etc/x".into(), "1".into());
+    assert!(node.runtime.run_sandbox(hostile).await.is_err());
+    let mut config = config("c", "true");
+    config.mounts.push(Mount {
+        container_path: "/../../proc/../etc/../../escaped".into(),
+        host_path: node.gate(),
+        readonly: true,
+        recursive_readonly: false,
+        propagation: Propagation::Private,
+        image: None,
+        image_sub_path: String::new(),
+    });
+    let id = node.container(&pod.id, config).await;
+    node.runtime.start_container(&id).await.unwrap();
+    assert!(!std::path::Path::new("/escaped").exists());
+    node.end(&pod.id).await;
+}
+
+#[tokio::test]
+async fn twenty_pods_survive_the_daemon() {
+    let mut node = Node::start().await;
+    let mut ids = Vec::new();
+    for n in 0..20 {
+        let pod = node.runtime.run_sandbox(node.sandbox(&format!("pod{n}"))).await.unwrap();
+        let script = format!("i=0; while [ ! -e /gate/end ]; do i=$((i+1)); echo $i; sleep 0.05; done; exit {n}");
+        ids.push((pod.id.clone(), run(&node, &pod.id, config(&format!("c{n}"), &script).with_gate(&node)).await));
+    }
+    let shims = node.shims_pss_kib();
+    println!("PSS of a shim: {} KiB of {} shims", shims.iter().sum::<u64>() / shims.len() as u64, shims.len());
+    node.restart(|node| std::fs::write(node.gate().join("end"), "").unwrap()).await;
+    for (n, (pod, container)) in ids.iter().enumerate() {
+        let mut events = node.runtime.events();
+        if node.runtime.container_status(container).await.unwrap().state == ContainerState::Running {
+            node.exit_of(&mut events, container).await;
+        }
+        let status = node.runtime.container_status(container).await.unwrap();
+        assert_eq!(status.exit.unwrap().code, n as i32);
+        let log = node.log(&format!("c{n}/0.log"));
+        let numbers: Vec<u64> = log.iter().map(|l| l.strip_prefix("stdout F ").unwrap().parse().unwrap()).collect();
+        assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+        node.runtime.remove_sandbox(pod).await.unwrap();
+    }
+    node.purge();
+}
+
+/// Not a check: prints how long a container's start takes. `cargo test -p runtime -- --ignored --nocapture figures`
+#[tokio::test]
+#[ignore = "figures"]
+async fn figures() {
+    let node = Node::start().await;
+    let mut events = node.runtime.events();
+    let (mut sandboxes, mut starts) = (Vec::new(), Vec::new());
+    for _ in 0..50 {
+        let before = std::time::Instant::now();
+        let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
+        sandboxes.push(before.elapsed());
+        let before = std::time::Instant::now();
+        let mut config = config("c", "");
+        config.command = vec!["true".into()];
+        let id = run(&node, &pod.id, config).await;
+        node.exit_of(&mut events, &id).await;
+        starts.push(before.elapsed());
+        node.runtime.remove_sandbox(&pod.id).await.unwrap();
+    }
+    sandboxes.sort();
+    starts.sort();
+    println!("run_sandbox p50 {:?} p90 {:?}", sandboxes[25], sandboxes[45]);
+    println!("create + start + exit of `true` p50 {:?} p90 {:?}", starts[25], starts[45]);
+    node.purge();
+}
