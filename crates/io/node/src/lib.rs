@@ -1,1 +1,117 @@
-//! node
+//! A node: drives one [`kubelet`] machine per Pod, carries out its actions on the runtime, keeps the Node object alive,
+//! and answers the kubelet's HTTPS API.
+
+pub mod config;
+mod container;
+mod effects;
+mod events;
+pub mod network;
+mod podfiles;
+mod pods;
+mod register;
+pub mod server;
+mod sources;
+mod status;
+pub mod volumes;
+mod worker;
+
+use client::typed::Client;
+use config::Config;
+use runtime::types::Runtime;
+use std::sync::Arc;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// Why a node cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error("cannot register node {name}")]
+    Register { name: String, #[source] source: client::transport::CallError },
+    #[error("the container runtime failed")]
+    Runtime(#[source] runtime::types::RuntimeError),
+    #[error("a part of the node panicked: {0}")]
+    Panic(String),
+    #[error("a part of the node ended")]
+    Ended,
+}
+
+/// What every part of the node shares.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) client: Client,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) volumes: volumes::Volumes,
+    pub(crate) events: events::Recorder,
+    pub(crate) pods: pods::Index,
+    /// Set off when the node has told the API that it is Ready.
+    pub(crate) ready: Notify,
+}
+
+/// A node, wired but not running.
+pub struct Node {
+    shared: Arc<Shared>,
+}
+
+impl Node {
+    /// `client` speaks as `system:node:NAME`.
+    pub fn build(config: Config, client: Client, runtime: Arc<dyn Runtime>) -> Self {
+        let volumes = volumes::Volumes::new(&config.data_dir, client.clone()).allocatable(register::allocatable(&config));
+        let events = events::Recorder::new(client.clone(), &config.name);
+        let shared = Shared {
+            config,
+            client,
+            runtime,
+            volumes,
+            events,
+            pods: pods::Index::default(),
+            ready: Notify::new(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Waits until the node is registered and Ready.
+    pub async fn ready(&self) {
+        self.shared.ready.notified().await;
+    }
+
+    /// Ends every Pod's processes and takes back what was made for them on this machine; the API keeps its objects. To be
+    /// called when [`Self::run`] has returned.
+    ///
+    /// # Errors
+    /// What could not be ended; the rest is.
+    pub async fn tear_down(&self) -> Result<(), NodeError> {
+        let runtime = &self.shared.runtime;
+        let mut result = Ok(());
+        for sandbox in runtime.list_sandboxes().await.map_err(NodeError::Runtime)? {
+            for step in [runtime.stop_sandbox(&sandbox.id).await, runtime.remove_sandbox(&sandbox.id).await] {
+                if let Err(error) = step {
+                    result = Err(NodeError::Runtime(error));
+                }
+            }
+            if let Err(error) = self.shared.volumes.tear_down(&sandbox.config.uid).await {
+                tracing::warn!(uid = sandbox.config.uid, error, "volumes not removed");
+            }
+        }
+        result
+    }
+
+    /// Runs until `shutdown`; Pods go on after that. `listener` is where the kubelet's API is served.
+    ///
+    /// # Errors
+    /// When a part fails that the node cannot do without.
+    pub async fn run(&self, listener: tokio::net::TcpListener, shutdown: CancellationToken) -> Result<(), NodeError> {
+        let mut parts = tokio::task::JoinSet::new();
+        parts.spawn(register::run(self.shared.clone()));
+        parts.spawn(pods::run(self.shared.clone()));
+        parts.spawn(events::run(self.shared.clone()));
+        parts.spawn(server::run(self.shared.clone(), listener));
+        tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            ended = parts.join_next() => match ended {
+                Some(Ok(Err(error))) => Err(error),
+                Some(Err(panic)) => Err(NodeError::Panic(panic.to_string())),
+                Some(Ok(Ok(()))) | None => Err(NodeError::Ended),
+            },
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! What a node must be told.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The settings of one node; made by the binary.
+#[derive(Clone)]
+pub struct Config {
+    /// The Node object's name.
+    pub name: String,
+    /// `pods/`, `logs/` and `manifests/` stand in it.
+    pub data_dir: PathBuf,
+    /// The node's own addresses, the primary first.
+    pub addresses: Vec<IpAddr>,
+    /// Where the kubelet's API answers, as the Node object tells.
+    pub kubelet_port: u16,
+    /// Serving certificate, and the CA that clients must be signed by.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// Name servers of Pods with `dnsPolicy: ClusterFirst`; empty: the node's own.
+    pub cluster_dns: Vec<IpAddr>,
+    pub cluster_domain: String,
+    /// Most Pods on this node.
+    pub max_pods: u32,
+    /// Pods' address ranges (CIDR), for `spec.podCIDRs`.
+    pub pod_cidrs: Vec<String>,
+    /// The kubelet's version as the Node shows it.
+    pub version: String,
+}

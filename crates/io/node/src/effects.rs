@@ -1,0 +1,361 @@
+//! Carries out one action of a Pod's machine and answers with the input that the action's comment names.
+
+use crate::container::{self, Attempt, LABEL_CONTAINER};
+use crate::{Shared, register, sources};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod, Secret};
+use kubelet::pod::{Action, ContainerName, Exit, Found, Input, PodEvent, PullFailure};
+use runtime::types::{Auth, ContainerStatus, Image, Mount, Propagation, RuntimeError, SandboxStatus};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::mpsc;
+
+/// What a termination message may be at most, and how much of the log stands in for it (upstream
+/// `kuberuntime_container.go`, `types.MaxContainerTerminationMessage*`).
+const MESSAGE_BYTES: usize = 4096;
+const MESSAGE_LOG_BYTES: usize = 2048;
+const MESSAGE_LOG_LINES: usize = 80;
+
+pub(crate) struct Effects {
+    shared: Arc<Shared>,
+    uid: String,
+    outbox: mpsc::UnboundedSender<Input>,
+}
+
+impl Effects {
+    pub(crate) fn new(shared: Arc<Shared>, uid: String, outbox: mpsc::UnboundedSender<Input>) -> Self {
+        Self { shared, uid, outbox }
+    }
+
+    fn answer(&self, input: Input) {
+        self.outbox.send(input).ok();
+    }
+
+    pub(crate) async fn carry_out(&self, action: Action, pod: &Arc<Pod>) {
+        match action {
+            Action::PrepareVolumes => match self.prepare(pod).await {
+                Ok(()) => self.answer(Input::VolumesReady),
+                Err(error) => {
+                    self.answer(Input::VolumesFailed { reason: error.reason, message: error.message });
+                }
+            },
+            Action::CreateSandbox { attempt } => self.create_sandbox(pod, attempt).await,
+            Action::EnsureImage { container, image } => self.ensure_image(pod, container, &image).await,
+            Action::StartContainer { container, attempt, image_id } => {
+                self.start_container(pod, container, attempt, &image_id).await;
+            }
+            Action::StopContainer { container, id, grace_period_ms } => {
+                if let Err(error) = self.shared.runtime.stop_container(&id, grace_period_ms).await {
+                    match error {
+                        RuntimeError::NotFound { .. } => self.answer(Input::ContainerGone { container, id }),
+                        error => tracing::warn!(uid = self.uid, container = container.0, %error, "not stopped"),
+                    }
+                }
+            }
+            Action::RemoveContainer { container, id } => {
+                self.shared.pods.forget_container(&id);
+                if let Err(error) = self.shared.runtime.remove_container(&id).await {
+                    tracing::warn!(uid = self.uid, container = container.0, %error, "dead container not removed");
+                }
+            }
+            Action::StopSandbox { id } => {
+                if let Err(error) = self.shared.runtime.stop_sandbox(&id).await {
+                    tracing::warn!(uid = self.uid, %error, "sandbox not stopped");
+                }
+                self.answer(Input::SandboxStopped);
+            }
+            Action::RemoveSandbox { id } => {
+                if let Err(error) = self.shared.runtime.remove_sandbox(&id).await {
+                    tracing::warn!(uid = self.uid, %error, "sandbox not removed");
+                }
+                self.answer(Input::SandboxRemoved);
+            }
+            Action::TearDownVolumes => {
+                if let Err(error) = self.shared.volumes.tear_down(&self.uid).await {
+                    tracing::warn!(uid = self.uid, error, "volumes not removed");
+                }
+                self.answer(Input::VolumesGone);
+            }
+            Action::RunHook { container, id, hook } => {
+                let result = Err("lifecycle hooks are not supported by minke yet".to_owned());
+                self.answer(Input::HookDone { container, id, hook, result });
+            }
+            Action::StartProbes { container, .. } => {
+                tracing::error!(uid = self.uid, container = container.0, "probes are not supported by minke yet");
+            }
+            Action::StopProbes { .. } | Action::DeleteObject | Action::WriteStatus(_) | Action::Event(_) | Action::Finished => {}
+        }
+    }
+
+    async fn prepare(&self, pod: &Pod) -> Result<(), crate::volumes::VolumeError> {
+        let directory = self.shared.volumes.pod_directory(&self.uid);
+        let made = tokio::fs::create_dir_all(&directory).await;
+        made.map_err(|error| crate::volumes::VolumeError {
+            reason: "FailedMount",
+            message: format!("cannot make {}: {error}", directory.display()),
+        })?;
+        self.shared.volumes.prepare(pod).await
+    }
+
+    async fn create_sandbox(&self, pod: &Pod, attempt: u32) {
+        let config = container::sandbox(&self.shared.config.data_dir, pod, attempt);
+        match self.shared.runtime.run_sandbox(config).await {
+            Ok(status) => {
+                let ips = self.pod_ips(pod, status.ips);
+                self.shared.pods.set_sandbox(&self.uid, &status.id, &ips);
+                self.answer(Input::SandboxReady { id: status.id, ips });
+            }
+            Err(error) => self.answer(Input::SandboxFailed { message: error.to_string() }),
+        }
+    }
+
+    /// A Pod in the node's network has the node's addresses.
+    fn pod_ips(&self, pod: &Pod, own: Vec<IpAddr>) -> Vec<IpAddr> {
+        let host_network = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+        if host_network { self.shared.config.addresses.clone() } else { own }
+    }
+
+    async fn ensure_image(&self, pod: &Arc<Pod>, name: ContainerName, image: &str) {
+        let policy = container::find(pod, &name.0).and_then(|container| container.image_pull_policy);
+        let policy = policy.as_deref().unwrap_or("IfNotPresent");
+        let began = Instant::now();
+        let present = match self.shared.runtime.image_status(image).await {
+            Ok(present) => present,
+            Err(RuntimeError::InvalidImageName(message)) => {
+                let failure = PullFailure::InvalidName(message);
+                return self.answer(Input::ImageFailed { container: name, failure });
+            }
+            Err(error) => {
+                let failure = PullFailure::Pull(error.to_string());
+                return self.answer(Input::ImageFailed { container: name, failure });
+            }
+        };
+        let ready = |container: ContainerName, found: Image, present: bool| Input::ImageReady {
+            container,
+            image_ref: found.repo_digests.first().cloned().unwrap_or_else(|| found.id.clone()),
+            image_id: found.id,
+            size_bytes: found.size_bytes,
+            took: began.elapsed(),
+            waited: began.elapsed(),
+            present,
+        };
+        match (policy, present) {
+            ("Never", None) => self.answer(Input::ImageFailed { container: name, failure: PullFailure::Never }),
+            ("Never" | "IfNotPresent", Some(found)) => self.answer(ready(name, found, true)),
+            _ => {
+                let event = PodEvent {
+                    warning: false,
+                    reason: "Pulling",
+                    message: format!("Pulling image \"{image}\""),
+                    field_path: container::field_path(pod, &name.0),
+                };
+                self.shared.events.pod(pod, &event);
+                let auths = self.credentials(pod, image).await;
+                match self.shared.runtime.pull_image(image, &auths).await {
+                    Ok(found) => self.answer(ready(name, found, false)),
+                    Err(error) => {
+                        let failure = PullFailure::Pull(error.to_string());
+                        self.answer(Input::ImageFailed { container: name, failure });
+                    }
+                }
+            }
+        }
+    }
+
+    /// From the Pod's `imagePullSecrets` (admission has added the ServiceAccount's). A Secret that is missing is
+    /// passed over, as upstream does.
+    async fn credentials(&self, pod: &Pod, image: &str) -> Vec<Auth> {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let mut auths = Vec::new();
+        for reference in pod.spec.iter().flat_map(|spec| spec.image_pull_secrets.iter().flatten()) {
+            let Ok(secret) = self.shared.client.get::<Secret>(namespace, &reference.name).await else { continue };
+            let data = secret.data.clone().unwrap_or_default();
+            for key in [".dockerconfigjson", ".dockercfg"] {
+                if let Some(config) = data.get(key) {
+                    let found = kubelet::credentials::matching(&config.0, image);
+                    auths.extend(found.into_iter().map(|found| Auth {
+                        username: found.username,
+                        password: found.password,
+                        identity_token: found.identity_token,
+                    }));
+                }
+            }
+        }
+        auths
+    }
+
+    async fn start_container(&self, pod: &Pod, name: ContainerName, attempt: u32, image_id: &str) {
+        let Some(container) = container::find(pod, &name.0) else {
+            let message = format!("container {} is not in the Pod", name.0);
+            return self.answer(Input::ConfigFailed { container: name, message });
+        };
+        let config = match self.configure(pod, &container, attempt, image_id).await {
+            Ok(config) => config,
+            Err(message) => return self.answer(Input::ConfigFailed { container: name, message }),
+        };
+        let sandbox_id = self.shared.pods.get(&self.uid).map(|entry| entry.sandbox_id).unwrap_or_default();
+        let id = match self.shared.runtime.create_container(&sandbox_id, config).await {
+            Ok(id) => id,
+            Err(error) => {
+                let message = error.to_string();
+                let reason = "CreateContainerError";
+                return self.answer(Input::StartFailed { container: name, id: None, reason, message });
+            }
+        };
+        self.shared.pods.set_container(&self.uid, &name.0, &id);
+        self.answer(Input::Created { container: name.clone(), id: id.clone(), user: None });
+        match self.shared.runtime.start_container(&id).await {
+            Ok(status) => self.answer(Input::Started { container: name, id, at: time(status.started_at_ns) }),
+            Err(error) => {
+                let message = error.to_string();
+                let reason = "RunContainerError";
+                self.answer(Input::StartFailed { container: name, id: Some(id), reason, message });
+            }
+        }
+    }
+
+    async fn configure(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        attempt: u32,
+        image_id: &str,
+    ) -> Result<runtime::types::ContainerConfig, String> {
+        let image = self.shared.runtime.image_status(image_id).await.map_err(|error| error.to_string())?;
+        let image = image.ok_or_else(|| format!("image {image_id} is gone"))?;
+        let ips = self.shared.pods.get(&self.uid).map(|entry| entry.ips).unwrap_or_default();
+        let sources = sources::collect(&self.shared, pod, container, ips.clone()).await.map_err(|error| error.to_string())?;
+        let environment = kubelet::env::environment(pod, container, &sources)?;
+        let mut mounts = self.shared.volumes.mounts(pod, container, &environment).await?;
+        let files = crate::podfiles::write(&self.shared, pod, container, attempt, &ips);
+        add_files(&mut mounts, files.map_err(|error| error.to_string())?);
+        let node_memory_bytes = register::memory_bytes();
+        container::config(Attempt {
+            pod,
+            container,
+            attempt,
+            image: &image,
+            sources: &sources,
+            mounts,
+            node_memory_bytes,
+        })
+    }
+
+    /// What the runtime already has of this Pod, as an input; older sandboxes are removed.
+    pub(crate) async fn recover(&self, mut sandboxes: Vec<SandboxStatus>, pod: &Pod) -> Option<Input> {
+        sandboxes.sort_by_key(|sandbox| (sandbox.config.attempt, sandbox.created_at_ns));
+        let newest = sandboxes.pop()?;
+        for old in sandboxes {
+            self.shared.runtime.stop_sandbox(&old.id).await.ok();
+            self.shared.runtime.remove_sandbox(&old.id).await.ok();
+        }
+        let ips = self.pod_ips(pod, newest.ips);
+        self.shared.pods.set_sandbox(&self.uid, &newest.id, &ips);
+        let mut containers = Vec::new();
+        for status in &newest.containers {
+            self.shared.pods.set_container(&self.uid, &status.name, &status.id);
+            containers.push(self.found(pod, status).await);
+        }
+        containers.sort_by_key(|found| found.attempt);
+        Some(Input::Recovered {
+            sandbox_id: newest.id,
+            sandbox_ready: newest.ready,
+            attempt: newest.config.attempt,
+            ips,
+            containers,
+        })
+    }
+
+    async fn found(&self, pod: &Pod, status: &ContainerStatus) -> Found {
+        let name = status.labels.get(LABEL_CONTAINER).unwrap_or(&status.name).clone();
+        let started_at = (status.started_at_ns > 0).then(|| time(status.started_at_ns));
+        let exit = match &status.exit {
+            Some(found) => Some(exit(&self.shared, pod, &name, &status.id, found).await),
+            None => None,
+        };
+        let image = self.shared.runtime.image_status(&status.image_id).await.ok().flatten();
+        let image_ref = image.and_then(|image| image.repo_digests.first().cloned());
+        Found {
+            name: ContainerName(name),
+            id: status.id.clone(),
+            attempt: status.attempt,
+            image_ref: image_ref.unwrap_or_else(|| status.image_id.clone()),
+            image_id: status.image_id.clone(),
+            started_at,
+            exit,
+        }
+    }
+}
+
+/// Files replace what a volume mounts at the same place never: the user's mount wins.
+fn add_files(mounts: &mut Vec<Mount>, files: Vec<(PathBuf, PathBuf)>) {
+    for (host_path, container_path) in files {
+        if !mounts.iter().any(|mount| mount.container_path == container_path) {
+            mounts.push(Mount {
+                container_path,
+                host_path,
+                readonly: false,
+                recursive_readonly: false,
+                propagation: Propagation::Private,
+                image: None,
+                image_sub_path: String::new(),
+            });
+        }
+    }
+}
+
+fn time(ns: i64) -> Timestamp {
+    Timestamp::from_nanosecond(i128::from(ns)).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// The runtime's exit as the machine wants it, with the termination message.
+pub(crate) async fn exit(
+    shared: &Shared,
+    pod: &Pod,
+    name: &str,
+    id: &str,
+    exit: &runtime::types::Exit,
+) -> Exit {
+    let status = shared.runtime.container_status(id).await.ok();
+    let started_at = status.as_ref().map(|status| status.started_at_ns).filter(|ns| *ns > 0).map(time);
+    let attempt = status.as_ref().map_or(0, |status| status.attempt);
+    let message = match container::find(pod, name) {
+        Some(container) => termination_message(shared, pod, &container, attempt, exit.code != 0),
+        None => String::new(),
+    };
+    Exit {
+        code: exit.code,
+        signal: exit.signal,
+        oom_killed: exit.oom_killed,
+        started_at,
+        finished_at: time(exit.finished_at_ns),
+        message,
+        unknown: exit.unknown,
+    }
+}
+
+fn termination_message(shared: &Shared, pod: &Pod, container: &Container, attempt: u32, failed: bool) -> String {
+    let path = crate::podfiles::termination_log(shared, pod, container, attempt);
+    let mut bytes = std::fs::read(path).unwrap_or_default();
+    bytes.truncate(MESSAGE_BYTES);
+    let fall_back = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+    if bytes.is_empty() && failed && fall_back {
+        let log = container::log_directory(&shared.config.data_dir, pod)
+            .join(&container.name)
+            .join(format!("{attempt}.log"));
+        return crate::server::logs::tail(&log, MESSAGE_LOG_LINES, MESSAGE_LOG_BYTES);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The Pod is gone from the API: nobody can ask for its logs any more.
+pub(crate) fn remove_logs(data_dir: &Path, pod: &Pod) {
+    let directory = container::log_directory(data_dir, pod);
+    if let Err(error) = std::fs::remove_dir_all(&directory)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %directory.display(), %error, "logs not removed");
+    }
+}

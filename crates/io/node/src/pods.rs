@@ -1,0 +1,231 @@
+//! Which Pods this node runs: from the API's watch and the runtime's events to one worker per Pod.
+
+use crate::worker::Worker;
+use crate::{NodeError, Shared};
+use client::informer::{Change, Informer};
+use client::transport::ListQuery;
+use client::typed::target;
+use k8s_openapi::api::core::v1::Pod;
+use kubelet::pod::Input;
+use runtime::types::{RuntimeEvent, SandboxStatus};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinSet;
+
+/// One Pod of this node as the rest of the node sees it.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) inbox: mpsc::UnboundedSender<Input>,
+    pub(crate) sandbox_id: String,
+    /// The Pod's addresses, the primary first; empty until it has a sandbox.
+    pub(crate) ips: Vec<IpAddr>,
+    /// Container name to the id of its newest attempt.
+    pub(crate) containers: BTreeMap<String, String>,
+}
+
+/// Pods by UID, and who owns which sandbox and container at the runtime.
+pub(crate) struct Index {
+    inner: Mutex<Inner>,
+    exits: broadcast::Sender<String>,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self { inner: Mutex::default(), exits: broadcast::Sender::new(256) }
+    }
+}
+
+#[derive(Default)]
+struct Inner {
+    pods: BTreeMap<String, Entry>,
+    sandboxes: BTreeMap<String, String>,
+    containers: BTreeMap<String, (String, String)>,
+}
+
+impl Index {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ids of containers as they exit.
+    pub(crate) fn exits(&self) -> broadcast::Receiver<String> {
+        self.exits.subscribe()
+    }
+
+    pub(crate) fn get(&self, uid: &str) -> Option<Entry> {
+        self.lock().pods.get(uid).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Entry> {
+        self.lock().pods.values().cloned().collect()
+    }
+
+    /// The live Pod of that name; of several (one still ending) the youngest.
+    pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<Entry> {
+        let named = |pod: &Pod| {
+            pod.metadata.name.as_deref() == Some(name) && pod.metadata.namespace.as_deref() == Some(namespace)
+        };
+        let inner = self.lock();
+        let entries = inner.pods.values().filter(|entry| named(&entry.pod));
+        entries.max_by_key(|entry| entry.pod.metadata.creation_timestamp.clone().map(|time| time.0)).cloned()
+    }
+
+    fn insert(&self, uid: &str, entry: Entry) {
+        self.lock().pods.insert(uid.to_owned(), entry);
+    }
+
+    pub(crate) fn set_pod(&self, uid: &str, pod: Arc<Pod>) {
+        if let Some(entry) = self.lock().pods.get_mut(uid) {
+            entry.pod = pod;
+        }
+    }
+
+    pub(crate) fn set_sandbox(&self, uid: &str, sandbox_id: &str, ips: &[IpAddr]) {
+        let mut inner = self.lock();
+        inner.sandboxes.insert(sandbox_id.to_owned(), uid.to_owned());
+        if let Some(entry) = inner.pods.get_mut(uid) {
+            sandbox_id.clone_into(&mut entry.sandbox_id);
+            ips.clone_into(&mut entry.ips);
+        }
+    }
+
+    pub(crate) fn set_container(&self, uid: &str, name: &str, id: &str) {
+        let mut inner = self.lock();
+        inner.containers.insert(id.to_owned(), (uid.to_owned(), name.to_owned()));
+        if let Some(entry) = inner.pods.get_mut(uid) {
+            entry.containers.insert(name.to_owned(), id.to_owned());
+        }
+    }
+
+    pub(crate) fn forget_container(&self, id: &str) {
+        self.lock().containers.remove(id);
+    }
+
+    pub(crate) fn remove(&self, uid: &str) {
+        let mut inner = self.lock();
+        inner.pods.remove(uid);
+        inner.sandboxes.retain(|_, of| of != uid);
+        inner.containers.retain(|_, (of, _)| of != uid);
+    }
+
+    fn owner_of_container(&self, id: &str) -> Option<(Entry, String)> {
+        let inner = self.lock();
+        let (uid, name) = inner.containers.get(id)?;
+        Some((inner.pods.get(uid)?.clone(), name.clone()))
+    }
+
+    fn owner_of_sandbox(&self, id: &str) -> Option<Entry> {
+        let inner = self.lock();
+        inner.pods.get(inner.sandboxes.get(id)?).cloned()
+    }
+}
+
+/// Runs the node's Pods for ever.
+pub(crate) async fn run(shared: Arc<Shared>) -> Result<(), NodeError> {
+    let mut runtime_events = shared.runtime.events();
+    let mut found: BTreeMap<String, Vec<SandboxStatus>> = BTreeMap::new();
+    for sandbox in shared.runtime.list_sandboxes().await.map_err(NodeError::Runtime)? {
+        found.entry(sandbox.config.uid.clone()).or_default().push(sandbox);
+    }
+    let query = ListQuery {
+        target: target::<Pod>("", ""),
+        field_selector: format!("spec.nodeName={}", shared.config.name),
+        ..ListQuery::default()
+    };
+    let (informer, _, mut changes) = Informer::<Pod>::new(shared.client.transport().clone(), query);
+    let informer = informer.run();
+    let mut informer = std::pin::pin!(informer);
+    let mut workers: JoinSet<String> = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = &mut informer => return Ok(()),
+            change = changes.recv() => match change {
+                Some(Change::Set { new, .. }) => set(&shared, &mut workers, &mut found, new),
+                Some(Change::Gone(pod)) => {
+                    if let Some(entry) = pod.metadata.uid.as_deref().and_then(|uid| shared.pods.get(uid)) {
+                        entry.inbox.send(Input::Removed).ok();
+                    }
+                }
+                Some(Change::Synced) => remove_orphans(&shared, std::mem::take(&mut found)),
+                None => return Ok(()),
+            },
+            event = runtime_events.recv() => match event {
+                Some(event) => route(&shared, event).await,
+                None => return Ok(()),
+            },
+            Some(ended) = workers.join_next(), if !workers.is_empty() => {
+                let uid = ended.map_err(|panic| NodeError::Panic(panic.to_string()))?;
+                shared.pods.remove(&uid);
+            }
+        }
+    }
+}
+
+fn set(
+    shared: &Arc<Shared>,
+    workers: &mut JoinSet<String>,
+    found: &mut BTreeMap<String, Vec<SandboxStatus>>,
+    pod: Arc<Pod>,
+) {
+    let uid = pod.metadata.uid.clone().unwrap_or_default();
+    if let Some(entry) = shared.pods.get(&uid) {
+        shared.pods.set_pod(&uid, pod.clone());
+        entry.inbox.send(Input::Spec(pod)).ok();
+        return;
+    }
+    let (inbox, receiver) = mpsc::unbounded_channel();
+    let entry = Entry { pod: pod.clone(), inbox, sandbox_id: String::new(), ips: Vec::new(), containers: BTreeMap::new() };
+    shared.pods.insert(&uid, entry.clone());
+    entry.inbox.send(Input::Spec(pod.clone())).ok();
+    let sandboxes = found.remove(&uid).unwrap_or_default();
+    workers.spawn(Worker::new(shared.clone(), pod, entry.inbox, receiver).run(sandboxes));
+}
+
+/// Ends what the runtime still has of Pods that the API no longer knows.
+fn remove_orphans(shared: &Arc<Shared>, orphans: BTreeMap<String, Vec<SandboxStatus>>) {
+    let known: BTreeSet<_> = shared.pods.all().iter().filter_map(|entry| entry.pod.metadata.uid.clone()).collect();
+    for (uid, sandboxes) in orphans {
+        let shared = shared.clone();
+        let alive = known.contains(&uid);
+        tokio::task::spawn(async move {
+            for sandbox in sandboxes {
+                for step in [shared.runtime.stop_sandbox(&sandbox.id).await, shared.runtime.remove_sandbox(&sandbox.id).await]
+                {
+                    if let Err(error) = step {
+                        tracing::warn!(uid, sandbox = sandbox.id, %error, "orphan not removed");
+                    }
+                }
+            }
+            if !alive && let Err(error) = shared.volumes.tear_down(&uid).await {
+                tracing::warn!(uid, error, "orphan's volumes not removed");
+            }
+        });
+    }
+}
+
+async fn route(shared: &Arc<Shared>, event: RuntimeEvent) {
+    match event {
+        RuntimeEvent::ContainerExited { container_id, exit, .. } => {
+            shared.pods.exits.send(container_id.clone()).ok();
+            if let Some((entry, name)) = shared.pods.owner_of_container(&container_id) {
+                let exit = crate::effects::exit(shared, &entry.pod, &name, &container_id, &exit).await;
+                let container = kubelet::pod::ContainerName(name);
+                entry.inbox.send(Input::Exited { container, id: container_id, exit }).ok();
+            }
+        }
+        RuntimeEvent::SandboxDied { sandbox_id } => {
+            if let Some(entry) = shared.pods.owner_of_sandbox(&sandbox_id) {
+                entry.inbox.send(Input::SandboxDied { id: sandbox_id }).ok();
+            }
+        }
+        RuntimeEvent::ContainerRemoved { container_id, .. } => {
+            if let Some((entry, name)) = shared.pods.owner_of_container(&container_id) {
+                let container = kubelet::pod::ContainerName(name);
+                entry.inbox.send(Input::ContainerGone { container, id: container_id }).ok();
+            }
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! exec and attach over WebSocket, sub-protocols `v5.channel.k8s.io` and `v4` (KEP-4006): the first byte of each
+//! message names its channel.
+
+use super::websocket::{self, Socket};
+use super::{Body, Query, text};
+use crate::Shared;
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::stream::{SplitSink, SplitStream};
+use futures::{SinkExt, StreamExt};
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use runtime::types::{ExecConfig, Reader, RuntimeError, Session, Writer};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+const STDIN: u8 = 0;
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+const ERROR: u8 = 3;
+const RESIZE: u8 = 4;
+/// Version 5: `[255, channel]` ends a channel.
+const CLOSE: u8 = 255;
+
+const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+const CHUNK_BYTES: usize = 32 * 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Call {
+    Exec,
+    Attach,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Size {
+    width: u16,
+    height: u16,
+}
+
+pub(super) async fn answer(
+    shared: &Arc<Shared>,
+    request: Request<Incoming>,
+    call: Call,
+    [namespace, pod, container]: [&str; 3],
+    query: &Query,
+) -> Response<Body> {
+    let config = ExecConfig {
+        command: query.all("command"),
+        stdin: query.flag("input") || query.flag("stdin"),
+        stdout: query.flag("output") || query.flag("stdout"),
+        stderr: query.flag("error") || query.flag("stderr"),
+        tty: query.flag("tty"),
+    };
+    let id = shared.pods.find(namespace, pod).and_then(|entry| entry.containers.get(container).cloned());
+    let Some(id) = id else {
+        return text(StatusCode::NOT_FOUND, &format!("container not found (\"{container}\")"));
+    };
+    let (response, socket, _) = match websocket::accept(request, &PROTOCOLS) {
+        Ok(accepted) => accepted,
+        Err(refusal) => return refusal,
+    };
+    let shared = shared.clone();
+    tokio::task::spawn(async move {
+        let Some(socket) = socket.await else { return };
+        let session = match call {
+            Call::Exec => shared.runtime.exec(&id, config).await,
+            Call::Attach => shared.runtime.attach(&id, config).await,
+        };
+        run(socket, session).await;
+    });
+    response
+}
+
+async fn run(socket: Socket, session: Result<Session, RuntimeError>) {
+    let (mut sink, messages) = socket.split();
+    let status = match session {
+        Ok(session) => drive(&mut sink, messages, session).await,
+        Err(error) => failure(&error.to_string()),
+    };
+    let mut frame = BytesMut::with_capacity(256);
+    frame.put_u8(ERROR);
+    frame.put_slice(status.to_string().as_bytes());
+    let closing = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    sink.send(Message::Binary(frame.freeze())).await.ok();
+    sink.send(Message::Close(Some(closing))).await.ok();
+    sink.close().await.ok();
+}
+
+type Sink = SplitSink<Socket, Message>;
+
+/// Moves bytes both ways until the process has ended and all it wrote is sent; returns the final Status.
+async fn drive(sink: &mut Sink, messages: SplitStream<Socket>, session: Session) -> Value {
+    let Session { stdin, stdout, stderr, resize, exit } = session;
+    let (sender, mut frames) = mpsc::channel::<Bytes>(16);
+    let outputs = async {
+        let out = pump(STDOUT, stdout, sender.clone());
+        let err = pump(STDERR, stderr, sender.clone());
+        tokio::join!(out, err);
+        drop(sender);
+    };
+    let forward = async {
+        while let Some(frame) = frames.recv().await {
+            if sink.send(Message::Binary(frame)).await.is_err() {
+                return;
+            }
+        }
+    };
+    let inputs = inputs(messages, stdin, resize);
+    let ended = async {
+        tokio::join!(outputs, forward);
+        exit.await
+    };
+    tokio::select! {
+        exit = ended => match exit {
+            Ok(Ok(0)) => json!({"metadata": {}, "status": "Success"}),
+            Ok(Ok(code)) => exit_status(code),
+            Ok(Err(error)) => failure(&error.to_string()),
+            Err(_) => failure("the container runtime ended"),
+        },
+        // The client has gone: dropping the session ends an exec.
+        () = inputs => failure("the client closed the connection"),
+    }
+}
+
+async fn pump(channel: u8, reader: Option<Reader>, frames: mpsc::Sender<Bytes>) {
+    let Some(mut reader) = reader else { return };
+    let mut buffer = BytesMut::new();
+    loop {
+        buffer.reserve(CHUNK_BYTES);
+        buffer.put_u8(channel);
+        match reader.read_buf(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {
+                if frames.send(buffer.split().freeze()).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Ends only when the client is gone.
+async fn inputs(
+    mut messages: SplitStream<Socket>,
+    mut stdin: Option<Writer>,
+    resize: Option<mpsc::Sender<(u16, u16)>>,
+) {
+    while let Some(Ok(message)) = messages.next().await {
+        let Message::Binary(frame) = message else { continue };
+        match frame.split_first() {
+            Some((&STDIN, data)) => {
+                if let Some(writer) = &mut stdin
+                    && writer.write_all(data).await.is_err()
+                {
+                    stdin = None;
+                }
+            }
+            Some((&RESIZE, data)) => {
+                if let (Some(resize), Ok(size)) = (&resize, serde_json::from_slice::<Size>(data)) {
+                    resize.send((size.width, size.height)).await.ok();
+                }
+            }
+            Some((&CLOSE, [STDIN])) => {
+                if let Some(mut writer) = stdin.take() {
+                    writer.shutdown().await.ok();
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What kubectl turns into its own exit code.
+fn exit_status(code: i32) -> Value {
+    json!({
+        "metadata": {},
+        "status": "Failure",
+        "message": format!("command terminated with non-zero exit code: exit status {code}"),
+        "reason": "NonZeroExitCode",
+        "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]},
+    })
+}
+
+fn failure(message: &str) -> Value {
+    let message = format!("Internal error occurred: {message}");
+    json!({"metadata": {}, "status": "Failure", "message": message, "reason": "InternalError", "code": 500})
+}

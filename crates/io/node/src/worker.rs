@@ -1,0 +1,103 @@
+//! One Pod's task: inputs to its machine, the machine's actions to [`crate::effects`].
+
+use crate::effects::{Effects, remove_logs};
+use crate::status::{self, Wanted};
+use crate::Shared;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kubelet::machine::PodMachine;
+use kubelet::pod::{Action, Input, Now};
+use runtime::types::SandboxStatus;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+pub(crate) struct Worker {
+    shared: Arc<Shared>,
+    uid: String,
+    pod: Arc<Pod>,
+    outbox: mpsc::UnboundedSender<Input>,
+    inbox: mpsc::UnboundedReceiver<Input>,
+}
+
+/// Both clocks, now.
+pub(crate) fn now() -> Now {
+    let mono = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let mono = Duration::new(mono.tv_sec.try_into().unwrap_or(0), mono.tv_nsec.try_into().unwrap_or(0));
+    Now { mono, wall: Timestamp::now() }
+}
+
+impl Worker {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        pod: Arc<Pod>,
+        outbox: mpsc::UnboundedSender<Input>,
+        inbox: mpsc::UnboundedReceiver<Input>,
+    ) -> Self {
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        Self { shared, uid, pod, outbox, inbox }
+    }
+
+    /// Runs until the machine is finished; returns the Pod's UID. `sandboxes` is what the runtime had at the start.
+    pub(crate) async fn run(mut self, sandboxes: Vec<SandboxStatus>) -> String {
+        let mut machine = PodMachine::new(kubelet::machine::Config {
+            node_ips: self.shared.config.addresses.clone(),
+            seed: seed(&self.uid),
+        });
+        let (wanted, receiver) = watch::channel(Wanted::default());
+        let mut tasks = JoinSet::new();
+        let outbox = self.outbox.clone();
+        tasks.spawn(status::run(self.shared.clone(), self.pod.clone(), receiver, move || {
+            outbox.send(Input::StatusWritten).ok();
+        }));
+        let effects = Arc::new(Effects::new(self.shared.clone(), self.uid.clone(), self.outbox.clone()));
+        let mut recovered = effects.recover(sandboxes, &self.pod).await;
+        let mut wake_at: Option<Duration> = None;
+        loop {
+            let timer = sleep_until(wake_at);
+            let input = tokio::select! {
+                Some(input) = self.inbox.recv() => input,
+                () = timer, if wake_at.is_some() => Input::Woken,
+                Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
+            };
+            if let Input::Spec(pod) = &input {
+                self.pod = pod.clone();
+            }
+            let first = matches!(input, Input::Spec(_)).then(|| recovered.take()).flatten();
+            for input in std::iter::once(input).chain(first) {
+                let step = machine.step(input, now());
+                wake_at = step.wake_at;
+                for action in step.actions {
+                    match action {
+                        Action::WriteStatus(status) => {
+                            wanted.send_modify(|wanted| wanted.status = Some(status));
+                        }
+                        Action::DeleteObject => wanted.send_modify(|wanted| wanted.deleted = true),
+                        Action::Event(event) => self.shared.events.pod(&self.pod, &event),
+                        Action::Finished => {
+                            remove_logs(&self.shared.config.data_dir, &self.pod);
+                            return self.uid;
+                        }
+                        action => {
+                            let effects = effects.clone();
+                            let pod = self.pod.clone();
+                            tasks.spawn(async move { effects.carry_out(action, &pod).await });
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Duration>) {
+    if let Some(at) = at {
+        tokio::time::sleep(at.saturating_sub(now().mono)).await;
+    }
+}
+
+/// Jitter differs between Pods and is the same for one Pod.
+fn seed(uid: &str) -> u64 {
+    uid.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
