@@ -1,2 +1,72 @@
-//! minke: Kubernetes in one binary.
-fn main() {}
+//! minke: Kubernetes in one binary, built around the Pod. Here: from the command line to a server that is built, or to the
+//! command that talks to one.
+
+mod admin;
+mod down;
+mod in_process;
+mod instance;
+mod node;
+mod run;
+mod server;
+mod up;
+
+use anyhow::Result;
+use clap::Parser;
+use cli::arguments::{Arguments, Command};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if shim::is_shim() {
+        return ExitCode::from(u8::try_from(shim::main()).unwrap_or(1));
+    }
+    let arguments = Arguments::parse();
+    match start(arguments.command) {
+        Ok(code) => code,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(command: Command) -> Result<ExitCode> {
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Server(settings) => {
+                log_to_standard_error();
+                server::run(&settings).await?;
+            }
+            Command::Up(settings) => up::run(&settings).await?,
+            Command::Down(down) => down::run(&down).await?,
+            Command::Run(run) => return run::run(&run).await,
+            Command::Status(status) => cli::status::run(status).await?,
+            Command::Image(image) => cli::image::run(image).await?,
+            Command::Kubectl(passed) => return Err(exec_kubectl(&passed.arguments)),
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// `MINKE_LOG` as tracing reads it: `debug`, `node=trace`.
+fn log_to_standard_error() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MINKE_LOG");
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}
+
+/// Becomes kubectl; returns only when that fails.
+fn exec_kubectl(arguments: &[String]) -> anyhow::Error {
+    use std::os::unix::process::CommandExt;
+    let directory = std::env::var_os("MINKE_DATA_DIR").unwrap_or_else(|| "/var/lib/minke".into());
+    let kubeconfig = std::path::Path::new(&directory).join("admin.kubeconfig");
+    let error = std::process::Command::new("kubectl").args(arguments).env("KUBECONFIG", kubeconfig).exec();
+    anyhow::Error::new(error).context("cannot run kubectl from PATH")
+}
+
+/// The last line that `up` looks for.
+#[allow(clippy::print_stderr)]
+fn report(error: &anyhow::Error) {
+    eprintln!("Error: {error:#}");
+}

@@ -1,0 +1,150 @@
+//! Commands and their flags.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Kubernetes in one binary, built around the Pod.
+#[derive(Debug, Parser)]
+#[command(name = "minke", version, disable_help_subcommand = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run manifests in a throw-away cluster: progress, logs, their exit code, nothing left behind
+    Run(Run),
+    /// Start minke in the background; returns when its node is Ready
+    Up(Settings),
+    /// Stop minke; its Pods end with it
+    Down(Down),
+    /// What runs, where, and how it is
+    Status(Status),
+    /// Images of this machine's minke
+    #[command(subcommand)]
+    Image(Image),
+    /// Run minke in the foreground
+    Server(Settings),
+    /// The kubectl on PATH, with minke's kubeconfig
+    #[command(disable_help_flag = true)]
+    Kubectl(Passed),
+}
+
+/// Which instance.
+#[derive(Debug, Clone, Args)]
+pub struct Instance {
+    /// Where minke keeps everything of this instance
+    #[arg(long, env = "MINKE_DATA_DIR", default_value = "/var/lib/minke", value_name = "DIR")]
+    pub data_dir: PathBuf,
+}
+
+/// How a server runs; remembered in the data directory.
+#[derive(Debug, Clone, Args)]
+pub struct Settings {
+    #[command(flatten)]
+    pub instance: Instance,
+    /// Port of the API server; the default instance takes 6443, others a free one
+    #[arg(long, env = "MINKE_PORT")]
+    pub port: Option<u16>,
+    /// Write the administrator's kubeconfig here too
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Name of the node; the host's name unless given
+    #[arg(long, env = "MINKE_NODE_NAME")]
+    pub node_name: Option<String>,
+    /// Control plane only; needs no root
+    #[arg(long)]
+    pub no_node: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Down {
+    #[command(flatten)]
+    pub instance: Instance,
+    /// Also remove everything it ever made: processes, mounts, cgroups, links, files
+    #[arg(long)]
+    pub purge: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Status {
+    #[command(flatten)]
+    pub instance: Instance,
+    /// `json` for scripts
+    #[arg(short, long, value_parser = ["json"])]
+    pub output: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    /// A manifest file, a directory of them, or `-` for standard input
+    #[arg(short, long, required = true, value_name = "FILE|DIR|-")]
+    pub filename: Vec<PathBuf>,
+    /// Import this image archive first (OCI or docker)
+    #[arg(long, value_name = "FILE")]
+    pub image_archive: Vec<PathBuf>,
+    /// Give up after this time (exit code 124), e.g. `90s`, `5m`
+    #[arg(long, value_parser = duration)]
+    pub timeout: Option<Duration>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Image {
+    /// Import OCI or docker archives; `-` reads one from standard input
+    Import {
+        #[command(flatten)]
+        instance: Instance,
+        #[arg(required = true, value_name = "FILE|-")]
+        archives: Vec<PathBuf>,
+    },
+    /// Pull an image from its registry
+    Pull {
+        #[command(flatten)]
+        instance: Instance,
+        image: String,
+    },
+    /// List images
+    Ls {
+        #[command(flatten)]
+        instance: Instance,
+    },
+    /// Remove images
+    Rm {
+        #[command(flatten)]
+        instance: Instance,
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Passed {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<String>,
+}
+
+/// `90s`, `5m`, `1h30m`
+fn duration(text: &str) -> Result<Duration, String> {
+    let span: jiff::SignedDuration = text.parse().map_err(|error| format!("not a duration: {error}"))?;
+    Duration::try_from(span).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_read_as_people_write_them() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert!(duration("soon").is_err());
+    }
+}

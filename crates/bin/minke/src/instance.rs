@@ -1,0 +1,211 @@
+//! One instance: its data directory, what was decided for it, and the lock that keeps a second server out.
+
+use anyhow::{Context, Result, bail, ensure};
+use cli::arguments::Settings;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The instance that owns the machine's well-known ports and paths.
+const DEFAULT_DIR: &str = "/var/lib/minke";
+const API_PORT: u16 = 6443;
+const KUBELET_PORT: u16 = 10250;
+
+/// What was decided at the first start and holds for the life of the data directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Record {
+    /// Marks every link, cgroup and table of this instance: eight hexadecimal digits.
+    pub(crate) id: String,
+    /// Which block of addresses is its own: node 10.N.0.1, Pods 10.N.64.0/18, Services 10.N.128.0/20.
+    pub(crate) block: u8,
+    pub(crate) api_port: u16,
+    pub(crate) kubelet_port: u16,
+    pub(crate) node_name: String,
+    pub(crate) no_node: bool,
+    pub(crate) kubeconfig: Option<PathBuf>,
+}
+
+impl Record {
+    /// The node's own address, and the API's for Pods.
+    pub(crate) fn node_address(&self) -> IpAddr {
+        Ipv4Addr::new(10, self.block, 0, 1).into()
+    }
+
+    pub(crate) fn pod_cidr(&self) -> String {
+        format!("10.{}.64.0/18", self.block)
+    }
+
+    pub(crate) fn service_cidr(&self) -> String {
+        format!("10.{}.128.0/20", self.block)
+    }
+
+    pub(crate) fn service_address(&self) -> IpAddr {
+        Ipv4Addr::new(10, self.block, 128, 1).into()
+    }
+}
+
+/// An opened data directory; the lock is held as long as this lives.
+pub(crate) struct Instance {
+    pub(crate) directory: PathBuf,
+    pub(crate) record: Record,
+    _lock: File,
+}
+
+impl Instance {
+    /// Opens or makes the data directory for a server. Settings given now must agree with those remembered.
+    pub(crate) fn open(settings: &Settings) -> Result<Self> {
+        let directory = std::path::absolute(&settings.instance.data_dir)?;
+        make_private(&directory)?;
+        let lock = File::options().create(true).truncate(false).write(true).mode(0o600).open(directory.join("lock"))?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            bail!("another minke runs on {}", directory.display());
+        }
+        let record = match read(&directory)? {
+            Some(record) => {
+                agree(&record, settings)?;
+                record
+            }
+            None => {
+                let record = decide(&directory, settings)?;
+                write(&directory, &record)?;
+                record
+            }
+        };
+        Ok(Self { directory, record, _lock: lock })
+    }
+}
+
+/// What is remembered in `directory`, if an instance was ever started there.
+pub(crate) fn read(directory: &Path) -> Result<Option<Record>> {
+    let path = directory.join("instance.json");
+    match std::fs::read(&path) {
+        Ok(bytes) => {
+            let record = serde_json::from_slice(&bytes);
+            Ok(Some(record.with_context(|| format!("{} cannot be read; restore it or purge the instance", path.display()))?))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+fn write(directory: &Path, record: &Record) -> Result<()> {
+    let (path, new) = (directory.join("instance.json"), directory.join("instance.json.new"));
+    let mut file = File::create(&new).with_context(|| format!("cannot write {}", new.display()))?;
+    file.write_all(&serde_json::to_vec_pretty(record)?)?;
+    file.sync_all()?;
+    std::fs::rename(&new, &path).with_context(|| format!("cannot write {}", path.display()))
+}
+
+pub(crate) fn make_private(directory: &Path) -> Result<()> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.with_context(|| format!("cannot make {}", directory.display()))
+}
+
+/// Remembered settings are kept; others must be said by starting anew.
+pub(crate) fn agree(record: &Record, settings: &Settings) -> Result<()> {
+    let mut different = Vec::new();
+    if settings.port.is_some_and(|port| port != record.api_port) {
+        different.push(format!("--port (is {})", record.api_port));
+    }
+    if settings.node_name.as_ref().is_some_and(|name| *name != record.node_name) {
+        different.push(format!("--node-name (is {})", record.node_name));
+    }
+    if settings.no_node && !record.no_node {
+        different.push("--no-node (it has a node)".to_owned());
+    }
+    if settings.kubeconfig.is_some() && settings.kubeconfig != record.kubeconfig {
+        different.push("--kubeconfig".to_owned());
+    }
+    ensure!(
+        different.is_empty(),
+        "this data directory was set up with other flags: {}; use them, or purge it first",
+        different.join(", ")
+    );
+    Ok(())
+}
+
+fn decide(directory: &Path, settings: &Settings) -> Result<Record> {
+    let is_default = directory == Path::new(DEFAULT_DIR);
+    let wanted = settings.port.or(is_default.then_some(API_PORT));
+    let node_name = match &settings.node_name {
+        Some(name) => name.clone(),
+        None => rustix::system::uname().nodename().to_string_lossy().to_lowercase(),
+    };
+    Ok(Record {
+        id: uuid::Uuid::new_v4().simple().to_string()[..8].to_owned(),
+        block: free_block()?,
+        api_port: free_port(wanted, "--port")?,
+        kubelet_port: free_port(is_default.then_some(KUBELET_PORT), "the kubelet's port")?,
+        node_name,
+        no_node: settings.no_node,
+        kubeconfig: settings.kubeconfig.clone(),
+    })
+}
+
+/// The wanted port, which must be free, or any free one.
+fn free_port(wanted: Option<u16>, what: &str) -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, wanted.unwrap_or(0)));
+    let listener = listener.with_context(|| format!("port {} is in use ({what})", wanted.unwrap_or(0)))?;
+    Ok(listener.local_addr()?.port())
+}
+
+/// A block 10.N/16 that no route of this machine touches.
+fn free_block() -> Result<u8> {
+    let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let taken = |block: u8| {
+        routes.lines().skip(1).any(|line| {
+            let mut words = line.split_whitespace().skip(1);
+            let hex = |word: Option<&str>| word.and_then(|word| u32::from_str_radix(word, 16).ok()).map(u32::swap_bytes);
+            let destination = hex(words.next()).unwrap_or_default();
+            let mask = hex(words.nth(5)).unwrap_or_default();
+            let own = u32::from(Ipv4Addr::new(10, block, 0, 0));
+            mask != 0 && (destination ^ own) & mask & 0xffff_0000 == 0
+        })
+    };
+    (96..=250).chain(1..96).find(|block| !taken(*block)).context("no free block of addresses in 10.0.0.0/8")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use clap::Parser;
+
+    fn settings(directory: &Path, more: &[&str]) -> Settings {
+        #[derive(Parser)]
+        struct Only {
+            #[command(flatten)]
+            settings: Settings,
+        }
+        let directory = directory.to_string_lossy();
+        let arguments = ["minke", "--data-dir", &directory].into_iter().chain(more.iter().copied());
+        Only::parse_from(arguments).settings
+    }
+
+    #[test]
+    fn decisions_are_remembered_and_other_flags_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Instance::open(&settings(directory.path(), &["--node-name", "n"])).unwrap();
+        let record = first.record.clone();
+        let second = Instance::open(&settings(directory.path(), &[])).err().unwrap();
+        assert!(second.to_string().starts_with("another minke runs on"), "{second}");
+        drop(first);
+        assert_eq!(Instance::open(&settings(directory.path(), &[])).unwrap().record, record);
+        let other = Instance::open(&settings(directory.path(), &["--node-name", "m"])).err().unwrap();
+        assert!(other.to_string().contains("--node-name (is n)"), "{other}");
+    }
+
+    #[test]
+    fn a_used_port_is_named() {
+        let taken = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port().to_string();
+        let directory = tempfile::tempdir().unwrap();
+        let error = Instance::open(&settings(directory.path(), &["--port", &port])).err().unwrap();
+        assert_eq!(error.to_string(), format!("port {port} is in use (--port)"));
+    }
+}

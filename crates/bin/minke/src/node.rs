@@ -1,0 +1,75 @@
+//! The node of a server: runtime, images, network and kubelet, wired to an API server.
+
+use crate::instance::Instance;
+use crate::server::{component, kubelet_server};
+use anyhow::{Context, Result};
+use apiserver::pki::Pki;
+use apiserver::server::ApiServer;
+use client::typed::Client;
+use images::Images;
+use node::Node;
+use runtime::embedded::Embedded;
+use runtime::types::Runtime;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Upstream's default (`--max-pods`).
+const MAX_PODS: u32 = 110;
+
+/// A node that runs.
+pub(crate) struct Running {
+    pub(crate) node: Arc<Node>,
+    pub(crate) images: Images,
+    pub(crate) runtime: Arc<dyn Runtime>,
+}
+
+pub(crate) async fn start(
+    instance: &Instance,
+    pki: &Pki,
+    server: &Arc<ApiServer>,
+    shutdown: &CancellationToken,
+    parts: &mut JoinSet<Result<()>>,
+) -> Result<Running> {
+    let (directory, record) = (&instance.directory, &instance.record);
+    let address = record.node_address();
+    let options = images::Options { registries_dir: Some(directory.join("registries.d")), ..images::Options::default() };
+    let images = Images::open(&directory.join("images"), options)?;
+    let network = node::network::Network::open(node::network::Options {
+        instance: record.id.clone(),
+        directory: directory.join("network"),
+        node_address: address,
+        pod_cidrs: vec![record.pod_cidr()],
+    })
+    .await?;
+    let runtime = Embedded::open(runtime::embedded::Options {
+        instance: record.id.clone(),
+        dir: directory.join("runtime"),
+        shim_program: std::env::current_exe().context("cannot find my own program")?,
+        images: images.clone(),
+        network: Arc::new(network),
+    })
+    .await?;
+    let runtime: Arc<dyn Runtime> = Arc::new(runtime);
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, record.kubelet_port)).await;
+    let listener = listener.with_context(|| format!("the kubelet's port {} is in use", record.kubelet_port))?;
+    let config = node::config::Config {
+        name: record.node_name.clone(),
+        data_dir: directory.clone(),
+        addresses: vec![address],
+        kubelet_port: record.kubelet_port,
+        tls: Arc::new(kubelet_server(pki, &record.node_name, &[address])?),
+        cluster_dns: Vec::new(),
+        cluster_domain: "cluster.local".to_owned(),
+        max_pods: MAX_PODS,
+        pod_cidrs: vec![record.pod_cidr()],
+        version: format!("v1.37.1+minke-{}", env!("CARGO_PKG_VERSION")),
+    };
+    let transport = component(server, &format!("system:node:{}", record.node_name), &["system:nodes"]);
+    let node = Arc::new(Node::build(config, Client::new(transport), runtime.clone()));
+    let (running, end) = (node.clone(), shutdown.clone());
+    parts.spawn(async move { Ok(running.run(listener, end).await?) });
+    Ok(Running { node, images, runtime })
+}

@@ -1,0 +1,15 @@
+//! minke as its user sees it: the real binary, the real kernel, the real kubectl. Needs root; `cargo xtask test` sets what
+//! it needs (`MINKE_TEST_KUBECTL`, `MINKE_TEST_IMAGES`). Each test has an instance of its own and proves at its end that
+//! nothing of it is left.
+#![allow(clippy::unwrap_used)]
+
+#[path = "e2e/cluster.rs"]
+mod cluster;
+#[path = "e2e/access.rs"]
+mod access;
+#[path = "e2e/commands.rs"]
+mod commands;
+#[path = "e2e/pods.rs"]
+mod pods;
+#[path = "e2e/refusals.rs"]
+mod refusals;

@@ -1,0 +1,48 @@
+//! Requests to a real kube-apiserver 1.37.1 and its answers, played on minke (see `golden/README.md`).
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const MINKE: &str = env!("CARGO_BIN_EXE_minke");
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../golden")
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// A control plane alone, stopped and removed at the end.
+struct Server(tempfile::TempDir);
+
+impl Server {
+    fn start() -> Self {
+        let server = Self(tempfile::Builder::new().prefix("minke-golden-").tempdir().unwrap());
+        let output = Command::new(MINKE).args(["up", "--no-node", "--data-dir"]).arg(server.0.path()).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        server
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        Command::new(MINKE).args(["down", "--purge", "--data-dir"]).arg(self.0.path()).output().ok();
+    }
+}
+
+#[test]
+fn the_api_answers_as_upstream_does() {
+    let cases = tempfile::tempdir().unwrap();
+    let unpacked = Command::new("tar").arg("xzf").arg(golden().join("api.tar.gz")).arg("-C").arg(cases.path()).status();
+    assert!(unpacked.unwrap().success());
+    let server = Server::start();
+    let mut replay = Command::new("python3");
+    replay.arg(golden().join("replay.py")).arg("check").arg("--kubeconfig").arg(server.0.path().join("admin.kubeconfig"));
+    replay.arg("--known-gaps").arg(golden().join("known-gaps.txt")).args(["--diffs", "40"]).arg(cases.path().join("api"));
+    let output = replay.output().unwrap();
+    let text = said(&output);
+    let tail: Vec<_> = text.lines().rev().take(200).collect();
+    assert!(output.status.success(), "{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+}
