@@ -1,2 +1,35 @@
-//! minke: Kubernetes in one binary.
-fn main() {}
+//! What a developer and CI call: `cargo xtask setup | test | demo | bench | tidy`.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod demo;
+mod images;
+mod process;
+mod setup;
+mod test;
+mod tidy;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  setup   install what tests and demo need: Debian packages, kubectl, images made of Debian packages
+  demo    build minke, run a Pod of a writer and an nginx, fetch its page, leave nothing behind
+  test    setup, then formatting, lints, tidy and all tests
+  tidy    the house's own rules: who may depend on whom, headers, what stays out of the pure crates";
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    match arguments.next().as_deref() {
+        Some("setup") => setup::run().map(drop),
+        Some("demo") => demo::run(),
+        Some("test") => test::run(),
+        Some("tidy") => tidy::run(),
+        Some("--help" | "-h" | "help") => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        Some(other) => bail!("no command {other:?}\n{USAGE}"),
+        None => bail!("{USAGE}"),
+    }
+}

