@@ -53,7 +53,10 @@ impl Admin {
     async fn send(&self, method: Method, path: &str, body: Body) -> Result<Bytes> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                anyhow!("minke is not running here ({} does not answer); start it with `minke up`", self.socket.display())
+                anyhow!(
+                    "minke is not running here ({} does not answer); start it with `minke up`",
+                    self.socket.display()
+                )
             }
             io::ErrorKind::PermissionDenied => anyhow!("only root may use {}", self.socket.display()),
             _ => anyhow!(error).context(format!("cannot connect to {}", self.socket.display())),

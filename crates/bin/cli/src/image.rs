@@ -47,7 +47,8 @@ pub async fn import(admin: &Admin, archive: &Path) -> Result<Vec<String>> {
     let answer = if archive == Path::new("-") {
         admin.upload("/images/import", tokio::io::stdin()).await
     } else {
-        let file = tokio::fs::File::open(archive).await.with_context(|| format!("cannot open {}", archive.display()))?;
+        let file =
+            tokio::fs::File::open(archive).await.with_context(|| format!("cannot open {}", archive.display()))?;
         admin.upload("/images/import", file).await
     };
     let answer = answer.with_context(|| format!("cannot import {}", archive.display()))?;

@@ -64,7 +64,8 @@ fn documents(text: &str, path: &Path, objects: &mut Vec<Value>) -> Result<()> {
 
 /// The resource that an object is of.
 pub fn resource(object: &Value) -> Result<&'static Resource> {
-    let (version, kind) = (object["apiVersion"].as_str().unwrap_or_default(), object["kind"].as_str().unwrap_or_default());
+    let (version, kind) =
+        (object["apiVersion"].as_str().unwrap_or_default(), object["kind"].as_str().unwrap_or_default());
     let found = api::table::resources().iter().find(|r| r.kind == kind && r.api_version() == version);
     found.with_context(|| format!("no matches for kind {kind:?} in version {version:?}"))
 }

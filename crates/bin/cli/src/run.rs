@@ -83,15 +83,23 @@ fn has_ended(pod: &Pod) -> bool {
 /// Of the containers in the order of the manifest, init containers first; 1 where the Pod failed without any.
 fn exit_code(pod: &Pod) -> u8 {
     let failed = phase(pod) == "Failed";
-    let terminated = |status: &ContainerStatus| status.state.as_ref().and_then(|state| state.terminated.as_ref()).map(|t| t.exit_code);
+    let terminated = |status: &ContainerStatus| {
+        status.state.as_ref().and_then(|state| state.terminated.as_ref()).map(|t| t.exit_code)
+    };
     let status = pod.status.clone().unwrap_or_default();
     let spec = pod.spec.clone().unwrap_or_default();
     let init: Vec<_> = status.init_container_statuses.unwrap_or_default();
     let main: Vec<_> = status.container_statuses.unwrap_or_default();
     let by_name = |list: &[ContainerStatus], name: &str| list.iter().find(|s| s.name == name).and_then(terminated);
-    let sidecars: BTreeSet<_> =
-        spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always")).map(|c| &c.name).collect();
-    let first = spec.init_containers.iter().flatten().filter(|c| !sidecars.contains(&c.name)).map(|c| by_name(&init, &c.name));
+    let sidecars: BTreeSet<_> = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .filter(|c| c.restart_policy.as_deref() == Some("Always"))
+        .map(|c| &c.name)
+        .collect();
+    let first =
+        spec.init_containers.iter().flatten().filter(|c| !sidecars.contains(&c.name)).map(|c| by_name(&init, &c.name));
     let codes = first.chain(spec.containers.iter().map(|c| by_name(&main, &c.name)));
     let code = codes.flatten().find(|code| *code != 0).unwrap_or_else(|| i32::from(failed));
     u8::try_from(code).unwrap_or(1)
@@ -125,7 +133,8 @@ impl Printer {
                 eprintln!("{name}/{}: {text}", status.name);
                 self.shown.insert(key, text);
             }
-            let begun = status.state.as_ref().is_some_and(|state| state.running.is_some() || state.terminated.is_some());
+            let begun =
+                status.state.as_ref().is_some_and(|state| state.running.is_some() || state.terminated.is_some());
             if begun && self.streams.insert((name.clone(), status.name.clone(), status.restart_count)) {
                 self.stream(pod, &status.name);
             }
@@ -192,7 +201,8 @@ mod tests {
         };
         let containers: Vec<_> = ["b", "a"].iter().map(|name| json!({"name": name})).collect();
         let statuses: Vec<_> = codes.iter().map(status).collect();
-        let pod = json!({"spec": {"containers": containers}, "status": {"phase": phase, "containerStatuses": statuses}});
+        let pod =
+            json!({"spec": {"containers": containers}, "status": {"phase": phase, "containerStatuses": statuses}});
         exit_code(&serde_json::from_value(pod).unwrap())
     }
 

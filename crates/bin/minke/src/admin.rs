@@ -75,7 +75,8 @@ async fn serve(admin: Arc<Admin>, stream: UnixStream) {
             Ok::<_, Infallible>(response)
         }
     });
-    if let Err(error) = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
+    if let Err(error) = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await
+    {
         tracing::debug!(%error, "admin connection ended");
     }
     // Only now: the answer must leave before the process ends.

@@ -13,7 +13,11 @@ use std::path::Path;
 pub(crate) async fn run(arguments: &Down) -> Result<()> {
     end(arguments).await?;
     let directory = arguments.instance.data_dir.display();
-    println(&if arguments.purge { format!("{directory} and all it made are gone") } else { "minke is down".to_owned() });
+    println(&if arguments.purge {
+        format!("{directory} and all it made are gone")
+    } else {
+        "minke is down".to_owned()
+    });
     Ok(())
 }
 

@@ -86,7 +86,10 @@ pub(crate) fn read(directory: &Path) -> Result<Option<Record>> {
     match std::fs::read(&path) {
         Ok(bytes) => {
             let record = serde_json::from_slice(&bytes);
-            Ok(Some(record.with_context(|| format!("{} cannot be read; restore it or purge the instance", path.display()))?))
+            Ok(Some(
+                record
+                    .with_context(|| format!("{} cannot be read; restore it or purge the instance", path.display()))?,
+            ))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
@@ -160,7 +163,8 @@ fn free_block() -> Result<u8> {
     let taken = |block: u8| {
         routes.lines().skip(1).any(|line| {
             let mut words = line.split_whitespace().skip(1);
-            let hex = |word: Option<&str>| word.and_then(|word| u32::from_str_radix(word, 16).ok()).map(u32::swap_bytes);
+            let hex =
+                |word: Option<&str>| word.and_then(|word| u32::from_str_radix(word, 16).ok()).map(u32::swap_bytes);
             let destination = hex(words.next()).unwrap_or_default();
             let mask = hex(words.nth(5)).unwrap_or_default();
             let own = u32::from(Ipv4Addr::new(10, block, 0, 0));

@@ -35,7 +35,8 @@ pub(crate) async fn start(
 ) -> Result<Running> {
     let (directory, record) = (&instance.directory, &instance.record);
     let address = record.node_address();
-    let options = images::Options { registries_dir: Some(directory.join("registries.d")), ..images::Options::default() };
+    let options =
+        images::Options { registries_dir: Some(directory.join("registries.d")), ..images::Options::default() };
     let images = Images::open(&directory.join("images"), options)?;
     let network = node::network::Network::open(node::network::Options {
         instance: record.id.clone(),

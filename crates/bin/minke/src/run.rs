@@ -37,7 +37,8 @@ pub(crate) async fn run(arguments: &Run) -> Result<ExitCode> {
     };
     let removed = remove(&directory, instance).await;
     let code = result?;
-    removed.with_context(|| format!("not all was removed; try `minke down --purge --data-dir {}`", directory.display()))?;
+    removed
+        .with_context(|| format!("not all was removed; try `minke down --purge --data-dir {}`", directory.display()))?;
     Ok(ExitCode::from(code))
 }
 

@@ -53,7 +53,11 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     let server = start_api(&instance, &pki, &store, &shutdown, (&mut parts, &mut serving)).await?;
     start_controllers(&server, &pki, &mut parts);
     let stop = Arc::new(Notify::new());
-    let node = if record.no_node { None } else { Some(crate::node::start(&instance, &pki, &server, &shutdown, &mut parts).await?) };
+    let node = if record.no_node {
+        None
+    } else {
+        Some(crate::node::start(&instance, &pki, &server, &shutdown, &mut parts).await?)
+    };
     write_kubeconfigs(&instance, &pki)?;
     start_admin(&instance, &server, node.as_ref(), &stop, &mut parts)?;
     let ready = async {
@@ -126,10 +130,12 @@ async fn start_api(
 ) -> Result<Arc<ApiServer>> {
     let record = &instance.record;
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, record.api_port)).await;
-    let listener = listener.with_context(|| format!("port {} is in use; stop its owner, or purge and choose --port", record.api_port))?;
+    let listener = listener
+        .with_context(|| format!("port {} is in use; stop its owner, or purge and choose --port", record.api_port))?;
     let now = Timestamp::now();
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let names = ServerNames::api_server(record.service_address(), &[host, record.node_name.clone()], &[record.node_address()]);
+    let names =
+        ServerNames::api_server(record.service_address(), &[host, record.node_name.clone()], &[record.node_address()]);
     let certificate = Arc::new(ServerCertificate::new(&pki.server("kube-apiserver", &names, now)?)?);
     let config = ApiConfig {
         kv: Arc::new(store.clone()),

@@ -25,7 +25,11 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     }
     let began = Instant::now();
     start(settings)?;
-    println!("minke is up in {:.0} ms; kubeconfig: {}", began.elapsed().as_secs_f64() * 1e3, directory.join("admin.kubeconfig").display());
+    println!(
+        "minke is up in {:.0} ms; kubeconfig: {}",
+        began.elapsed().as_secs_f64() * 1e3,
+        directory.join("admin.kubeconfig").display()
+    );
     Ok(())
 }
 

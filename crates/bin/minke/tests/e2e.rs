@@ -3,10 +3,10 @@
 //! nothing of it is left.
 #![allow(clippy::unwrap_used)]
 
-#[path = "e2e/cluster.rs"]
-mod cluster;
 #[path = "e2e/access.rs"]
 mod access;
+#[path = "e2e/cluster.rs"]
+mod cluster;
 #[path = "e2e/commands.rs"]
 mod commands;
 #[path = "e2e/pods.rs"]

@@ -39,8 +39,16 @@ fn the_api_answers_as_upstream_does() {
     assert!(unpacked.unwrap().success());
     let server = Server::start();
     let mut replay = Command::new("python3");
-    replay.arg(golden().join("replay.py")).arg("check").arg("--kubeconfig").arg(server.0.path().join("admin.kubeconfig"));
-    replay.arg("--known-gaps").arg(golden().join("known-gaps.txt")).args(["--diffs", "40"]).arg(cases.path().join("api"));
+    replay
+        .arg(golden().join("replay.py"))
+        .arg("check")
+        .arg("--kubeconfig")
+        .arg(server.0.path().join("admin.kubeconfig"));
+    replay
+        .arg("--known-gaps")
+        .arg(golden().join("known-gaps.txt"))
+        .args(["--diffs", "40"])
+        .arg(cases.path().join("api"));
     let output = replay.output().unwrap();
     let text = said(&output);
     let tail: Vec<_> = text.lines().rev().take(200).collect();

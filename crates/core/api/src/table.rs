@@ -45,9 +45,9 @@ mod build {
         Any, Bool, Bytes, Float64, Int32, Int64, IntOrString, Items, List, Map, MicroTime, Quantity, SchemaOrArray,
         SchemaOrBool, SchemaOrStrings, String, Struct, Time,
     };
-    pub(super) use schema::table::{Type, TypeId, TypeId as T};
     use schema::table::{Embedded, Field, ListKind, Patch, Presence, Shape};
-    
+    pub(super) use schema::table::{Type, TypeId, TypeId as T};
+
     pub(super) const NO_PATCH: Patch = Patch::NONE;
 
     pub(super) const fn t(name: &'static str, atomic: bool, fields: &'static [Field]) -> Type {
@@ -55,7 +55,13 @@ mod build {
     }
 
     /// A field with nothing special: lists are atomic.
-    pub(super) const fn f(name: &'static str, go: &'static str, shape: Shape, presence: Presence, number: u32) -> Field {
+    pub(super) const fn f(
+        name: &'static str,
+        go: &'static str,
+        shape: Shape,
+        presence: Presence,
+        number: u32,
+    ) -> Field {
         let list = if matches!(shape, List(_)) { Atomic } else { Plain };
         g(name, go, shape, presence, number, None, list, NO_PATCH, &[])
     }

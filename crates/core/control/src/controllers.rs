@@ -12,8 +12,7 @@ use std::sync::{Arc, LazyLock};
 
 pub(crate) const NAMESPACES: ResourceName = ResourceName { group: "", version: "v1", plural: "namespaces" };
 
-static ALL: LazyLock<Vec<Controller>> =
-    LazyLock::new(|| {
+static ALL: LazyLock<Vec<Controller>> = LazyLock::new(|| {
     vec![
         namespace::controller(),
         node_lifecycle::controller(),

@@ -81,14 +81,17 @@ fn split_port(host: &str) -> (&str, &str) {
 fn glob(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
-        Some((head, tail)) => {
-            text.strip_prefix(head).is_some_and(|rest| (0..=rest.len()).any(|at| rest.is_char_boundary(at) && glob(tail, &rest[at..])))
-        }
+        Some((head, tail)) => text
+            .strip_prefix(head)
+            .is_some_and(|rest| (0..=rest.len()).any(|at| rest.is_char_boundary(at) && glob(tail, &rest[at..]))),
     }
 }
 
 fn credential(entry: Entry) -> Credential {
-    let decoded = base64::engine::general_purpose::STANDARD.decode(&entry.auth).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let decoded = base64::engine::general_purpose::STANDARD
+        .decode(&entry.auth)
+        .ok()
+        .and_then(|bytes| String::from_utf8(bytes).ok());
     let (username, password) = match decoded.as_deref().and_then(|text| text.split_once(':')) {
         Some((username, password)) => (username.to_owned(), password.trim_end_matches('\0').to_owned()),
         None => (entry.username, entry.password),

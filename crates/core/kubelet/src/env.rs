@@ -226,9 +226,8 @@ fn service_environment(pod: &Pod, sources: &Sources) -> BTreeMap<String, String>
         env.insert(format!("{prefix}_SERVICE_HOST"), ip.to_owned());
         env.insert(format!("{prefix}_SERVICE_PORT"), first.port.to_string());
         let url = |port: i32, protocol: &str| format!("{}://{host}:{port}", protocol.to_lowercase());
-        let protocol_of = |port: &k8s_openapi::api::core::v1::ServicePort| {
-            port.protocol.clone().unwrap_or_else(|| "TCP".to_owned())
-        };
+        let protocol_of =
+            |port: &k8s_openapi::api::core::v1::ServicePort| port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
         env.insert(format!("{prefix}_PORT"), url(first.port, &protocol_of(first)));
         for port in ports {
             if let Some(port_name) = port.name.as_deref().filter(|name| !name.is_empty()) {
@@ -331,15 +330,15 @@ mod tests {
             ..Sources::default()
         };
         let container = json!({"name": "c",
-            "envFrom": [{"prefix": "P_", "configMapRef": {"name": "m"}}, {"secretRef": {"name": "no", "optional": true}}],
-            "env": [
-                {"name": "ONE", "value": "1"},
-                {"name": "TWO", "value": "$(ONE)2 $(P_X) $(LATER)"},
-                {"name": "LATER", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k"}}},
-                {"name": "NONE", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k", "optional": true}}},
-                {"name": "LABELS", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['a']"}}},
-                {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-            ]});
+        "envFrom": [{"prefix": "P_", "configMapRef": {"name": "m"}}, {"secretRef": {"name": "no", "optional": true}}],
+        "env": [
+            {"name": "ONE", "value": "1"},
+            {"name": "TWO", "value": "$(ONE)2 $(P_X) $(LATER)"},
+            {"name": "LATER", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k"}}},
+            {"name": "NONE", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k", "optional": true}}},
+            {"name": "LABELS", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['a']"}}},
+            {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        ]});
         let env = resolve(&container, &sources).unwrap();
         let expected = [
             ("P_X", "map"),
@@ -357,8 +356,7 @@ mod tests {
     fn missing_sources_are_named_as_upstream_names_them() {
         let from = |source: serde_json::Value| json!({"name": "c", "env": [{"name": "A", "valueFrom": source}]});
         let secret: Secret = serde_json::from_value(json!({"data": {}})).unwrap();
-        let sources =
-            Sources { secrets: BTreeMap::from([("s".to_owned(), Arc::new(secret))]), ..Sources::default() };
+        let sources = Sources { secrets: BTreeMap::from([("s".to_owned(), Arc::new(secret))]), ..Sources::default() };
         for (container, message) in [
             (from(json!({"secretKeyRef": {"name": "s", "key": "zzz"}})), "couldn't find key zzz in Secret ns/s"),
             (from(json!({"configMapKeyRef": {"name": "m", "key": "k"}})), "configmap \"m\" not found"),

@@ -34,7 +34,8 @@ pub fn hosts(pod: &Pod, hostname: &str, domain: &str, ips: &[IpAddr], node_hosts
         if std::mem::take(&mut first) {
             text.push_str("\n# Entries added by HostAliases.\n");
         }
-        writeln!(text, "{}\t{}", alias.ip, alias.hostnames.iter().flatten().cloned().collect::<Vec<_>>().join("\t")).ok();
+        writeln!(text, "{}\t{}", alias.ip, alias.hostnames.iter().flatten().cloned().collect::<Vec<_>>().join("\t"))
+            .ok();
     }
     text
 }

@@ -151,6 +151,9 @@ mod tests {
     #[test]
     fn times_have_upstreams_precision() {
         let at = "2026-01-01T00:00:00.123456789Z".parse().unwrap();
-        assert_eq!((time(at).as_str(), micro_time(at).as_str()), ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00.123456Z"));
+        assert_eq!(
+            (time(at).as_str(), micro_time(at).as_str()),
+            ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00.123456Z")
+        );
     }
 }

@@ -176,15 +176,9 @@ mod tests {
     #[test]
     fn pod_sums_containers_and_lets_a_large_init_container_win() {
         let two = json!({"containers": [with("a", "500m", "64Mi"), with("b", "250m", "32Mi")]});
-        assert_eq!(
-            pod_limits(&two),
-            Limits { cpu_shares: 768, cpu_quota_us: 75_000, memory_limit_bytes: 96 << 20 }
-        );
+        assert_eq!(pod_limits(&two), Limits { cpu_shares: 768, cpu_quota_us: 75_000, memory_limit_bytes: 96 << 20 });
         let init = json!({"initContainers": [with("i", "2", "16Mi")], "containers": [with("a", "1", "64Mi")]});
-        assert_eq!(
-            pod_limits(&init),
-            Limits { cpu_shares: 2048, cpu_quota_us: 200_000, memory_limit_bytes: 64 << 20 }
-        );
+        assert_eq!(pod_limits(&init), Limits { cpu_shares: 2048, cpu_quota_us: 200_000, memory_limit_bytes: 64 << 20 });
     }
 
     #[test]

@@ -46,9 +46,7 @@ impl Demo {
         let manifest = self.directory.join("demo.yaml");
         std::fs::write(&manifest, MANIFEST)?;
         self.step("kubectl apply", || self.kubectl(&["apply", "-f", &manifest.to_string_lossy()]))?;
-        self.step("the Pod is Ready", || {
-            self.kubectl(&["wait", "pod/web", "--for=condition=Ready", "--timeout=60s"])
-        })?;
+        self.step("the Pod is Ready", || self.kubectl(&["wait", "pod/web", "--for=condition=Ready", "--timeout=60s"]))?;
         print!("{}", self.kubectl(&["get", "pods", "-o", "wide"])?);
         let address = self.kubectl(&["get", "pod", "web", "-o", "jsonpath={.status.podIP}"])?;
         let page = self.step("the page, over the Pod's IP", || page(&address))?;

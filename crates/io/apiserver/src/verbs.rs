@@ -26,7 +26,7 @@ impl Verb {
         let offered = |verbs: &[&str]| verbs.contains(&verb);
         match call.subresource {
             Some(subresource) => {
-                if !offered(subresource.verbs) && !(verb == "get" && subresource.verbs.contains(&"get")) {
+                if !offered(subresource.verbs) {
                     return Err(errors::method_not_allowed());
                 }
             }
@@ -37,7 +37,7 @@ impl Verb {
                 let needs_name = matches!(verb, "get" | "update" | "patch" | "delete");
                 let refused = !offered(call.resource.verbs)
                     || wrong
-                    || (needs_name == call.info.name.is_empty() && !(verb == "watch"))
+                    || (needs_name == call.info.name.is_empty() && verb != "watch")
                     || (call.info.name.is_empty() && matches!(verb, "update" | "patch"))
                     || call.method == http::Method::HEAD;
                 if refused {

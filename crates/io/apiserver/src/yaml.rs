@@ -104,7 +104,7 @@ fn block(out: &mut String, text: &str, indent: usize) {
         1 => {}
         _ => out.push('+'),
     }
-    let lines = if text.ends_with('\n') { &text[..text.len() - 1] } else { text };
+    let lines = text.strip_suffix('\n').unwrap_or(text);
     for line in lines.split('\n') {
         out.push('\n');
         if !line.is_empty() {

@@ -18,10 +18,14 @@ use std::sync::Arc;
 use store::clock::SystemClock;
 use store::disk::faulty::SimDisk;
 use store::embedded::Embedded;
+use store::kv::StoreError;
+use tokio::task::JoinSet;
 
 struct Cluster {
     server: Arc<ApiServer>,
     admin: User,
+    /// Ends with the cluster.
+    _tasks: JoinSet<Result<(), StoreError>>,
 }
 
 /// Must be called within a tokio runtime; the feed and the writer end with it.
@@ -44,8 +48,9 @@ async fn cluster(controllers: Vec<&'static str>) -> Cluster {
     .await
     .unwrap();
     let feed = server.clone();
-    tokio::task::spawn(async move { feed.run(std::future::pending()).await });
-    Cluster { server, admin: User::component("admin", &[MASTERS]) }
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { feed.run(std::future::pending()).await });
+    Cluster { server, admin: User::component("admin", &[MASTERS]), _tasks: tasks }
 }
 
 impl Cluster {

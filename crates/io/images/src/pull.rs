@@ -88,11 +88,12 @@ impl From<RequestError> for Failure {
 type Outcome = Result<Image, PullError>;
 type Job = BoxFuture<'static, Outcome>;
 type Key = (String, Vec<Auth>);
+type Running = (WeakShared<Job>, Arc<Listeners>);
 
 /// The pulls under way.
 #[derive(Default)]
 pub(crate) struct Pulls {
-    jobs: Mutex<HashMap<Key, (WeakShared<Job>, Arc<Listeners>)>>,
+    jobs: Mutex<HashMap<Key, Running>>,
     /// One at a time unpacks a layer; by chain id.
     layers: Mutex<BTreeMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
 }

@@ -85,7 +85,11 @@ impl Effects {
             Action::StartProbes { container, .. } => {
                 tracing::error!(uid = self.uid, container = container.0, "probes are not supported by minke yet");
             }
-            Action::StopProbes { .. } | Action::DeleteObject | Action::WriteStatus(_) | Action::Event(_) | Action::Finished => {}
+            Action::StopProbes { .. }
+            | Action::DeleteObject
+            | Action::WriteStatus(_)
+            | Action::Event(_)
+            | Action::Finished => {}
         }
     }
 
@@ -226,7 +230,8 @@ impl Effects {
         let image = self.shared.runtime.image_status(image_id).await.map_err(|error| error.to_string())?;
         let image = image.ok_or_else(|| format!("image {image_id} is gone"))?;
         let ips = self.shared.pods.get(&self.uid).map(|entry| entry.ips).unwrap_or_default();
-        let sources = sources::collect(&self.shared, pod, container, ips.clone()).await.map_err(|error| error.to_string())?;
+        let sources =
+            sources::collect(&self.shared, pod, container, ips.clone()).await.map_err(|error| error.to_string())?;
         let environment = kubelet::env::environment(pod, container, &sources)?;
         let mut mounts = self.shared.volumes.mounts(pod, container, &environment).await?;
         let files = crate::podfiles::write(&self.shared, pod, container, attempt, &ips);
@@ -311,13 +316,7 @@ fn time(ns: i64) -> Timestamp {
 }
 
 /// The runtime's exit as the machine wants it, with the termination message.
-pub(crate) async fn exit(
-    shared: &Shared,
-    pod: &Pod,
-    name: &str,
-    id: &str,
-    exit: &runtime::types::Exit,
-) -> Exit {
+pub(crate) async fn exit(shared: &Shared, pod: &Pod, name: &str, id: &str, exit: &runtime::types::Exit) -> Exit {
     let status = shared.runtime.container_status(id).await.ok();
     let started_at = status.as_ref().map(|status| status.started_at_ns).filter(|ns| *ns > 0).map(time);
     let attempt = status.as_ref().map_or(0, |status| status.attempt);
@@ -342,9 +341,8 @@ fn termination_message(shared: &Shared, pod: &Pod, container: &Container, attemp
     bytes.truncate(MESSAGE_BYTES);
     let fall_back = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
     if bytes.is_empty() && failed && fall_back {
-        let log = container::log_directory(&shared.config.data_dir, pod)
-            .join(&container.name)
-            .join(format!("{attempt}.log"));
+        let log =
+            container::log_directory(&shared.config.data_dir, pod).join(&container.name).join(format!("{attempt}.log"));
         return crate::server::logs::tail(&log, MESSAGE_LOG_LINES, MESSAGE_LOG_BYTES);
     }
     String::from_utf8_lossy(&bytes).into_owned()

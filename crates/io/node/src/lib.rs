@@ -21,12 +21,17 @@ use runtime::types::Runtime;
 use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// Why a node cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
     #[error("cannot register node {name}")]
-    Register { name: String, #[source] source: client::transport::CallError },
+    Register {
+        name: String,
+        #[source]
+        source: client::transport::CallError,
+    },
     #[error("the container runtime failed")]
     Runtime(#[source] runtime::types::RuntimeError),
     #[error("a part of the node panicked: {0}")]
@@ -43,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) volumes: volumes::Volumes,
     pub(crate) events: events::Recorder,
     pub(crate) pods: pods::Index,
+    /// What runs beside the parts: streams of exec and attach, the end of orphans. It ends with the node.
+    pub(crate) tasks: TaskTracker,
     /// Set off when the node has told the API that it is Ready.
     pub(crate) ready: Notify,
 }
@@ -55,17 +62,11 @@ pub struct Node {
 impl Node {
     /// `client` speaks as `system:node:NAME`.
     pub fn build(config: Config, client: Client, runtime: Arc<dyn Runtime>) -> Self {
-        let volumes = volumes::Volumes::new(&config.data_dir, client.clone()).allocatable(register::allocatable(&config));
+        let volumes =
+            volumes::Volumes::new(&config.data_dir, client.clone()).allocatable(register::allocatable(&config));
         let events = events::Recorder::new(client.clone(), &config.name);
-        let shared = Shared {
-            config,
-            client,
-            runtime,
-            volumes,
-            events,
-            pods: pods::Index::default(),
-            ready: Notify::new(),
-        };
+        let shared =
+            Shared { config, client, runtime, volumes, events, pods: pods::Index::default(), tasks: TaskTracker::new(), ready: Notify::new() };
         Self { shared: Arc::new(shared) }
     }
 

@@ -177,7 +177,8 @@ fn set(
         return;
     }
     let (inbox, receiver) = mpsc::unbounded_channel();
-    let entry = Entry { pod: pod.clone(), inbox, sandbox_id: String::new(), ips: Vec::new(), containers: BTreeMap::new() };
+    let entry =
+        Entry { pod: pod.clone(), inbox, sandbox_id: String::new(), ips: Vec::new(), containers: BTreeMap::new() };
     shared.pods.insert(&uid, entry.clone());
     entry.inbox.send(Input::Spec(pod.clone())).ok();
     let sandboxes = found.remove(&uid).unwrap_or_default();
@@ -188,11 +189,13 @@ fn set(
 fn remove_orphans(shared: &Arc<Shared>, orphans: BTreeMap<String, Vec<SandboxStatus>>) {
     let known: BTreeSet<_> = shared.pods.all().iter().filter_map(|entry| entry.pod.metadata.uid.clone()).collect();
     for (uid, sandboxes) in orphans {
-        let shared = shared.clone();
         let alive = known.contains(&uid);
-        tokio::task::spawn(async move {
+        let tasks = shared.tasks.clone();
+        let shared = shared.clone();
+        tasks.spawn(async move {
             for sandbox in sandboxes {
-                for step in [shared.runtime.stop_sandbox(&sandbox.id).await, shared.runtime.remove_sandbox(&sandbox.id).await]
+                for step in
+                    [shared.runtime.stop_sandbox(&sandbox.id).await, shared.runtime.remove_sandbox(&sandbox.id).await]
                 {
                     if let Err(error) = step {
                         tracing::warn!(uid, sandbox = sandbox.id, %error, "orphan not removed");

@@ -23,12 +23,7 @@ pub(crate) struct Wanted {
 }
 
 /// Brings the API to what is wanted until the sender is dropped; `written` is called after each status.
-pub(crate) async fn run(
-    shared: Arc<Shared>,
-    pod: Arc<Pod>,
-    mut wanted: watch::Receiver<Wanted>,
-    written: impl Fn(),
-) {
+pub(crate) async fn run(shared: Arc<Shared>, pod: Arc<Pod>, mut wanted: watch::Receiver<Wanted>, written: impl Fn()) {
     let meta = &pod.metadata;
     let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
     let target = Target { subresource: "status", ..target::<Pod>(namespace, name) };

@@ -1,8 +1,8 @@
 //! One Pod's task: inputs to its machine, the machine's actions to [`crate::effects`].
 
+use crate::Shared;
 use crate::effects::{Effects, remove_logs};
 use crate::status::{self, Wanted};
-use crate::Shared;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kubelet::machine::PodMachine;

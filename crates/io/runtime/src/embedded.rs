@@ -88,6 +88,12 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
+/// Starts a task that ends by itself with the connection or process it serves; a sandbox's own is aborted with it.
+#[allow(clippy::disallowed_methods)]
+fn spawn<F: Future<Output = ()> + Send + 'static>(task: F) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(task)
+}
+
 /// 64 random hexadecimal digits, as container ids are.
 fn new_id() -> Result<String, RuntimeError> {
     let mut bytes = [0u8; 32];

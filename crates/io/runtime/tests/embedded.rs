@@ -37,7 +37,8 @@ async fn stopping_waits_for_the_grace_period() {
     let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
     let mut events = node.runtime.events();
     // One that ends on SIGTERM, and one that does not hear.
-    let polite = run(&node, &pod.id, config("polite", "trap 'exit 7' TERM; echo up; while :; do sleep 0.01; done")).await;
+    let polite =
+        run(&node, &pod.id, config("polite", "trap 'exit 7' TERM; echo up; while :; do sleep 0.01; done")).await;
     let deaf = run(&node, &pod.id, config("deaf", "trap '' TERM; echo up; while :; do sleep 0.01; done")).await;
     node.wait_log("polite/0.log", "up").await;
     node.wait_log("deaf/0.log", "up").await;
@@ -176,7 +177,8 @@ async fn a_dropped_exec_is_killed() {
     let node = Node::start().await;
     let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
     let id = run(&node, &pod.id, config("c", "sleep 1000")).await;
-    let exec = ExecConfig { command: ["sleep", "4711"].map(Into::into).to_vec(), stdout: true, ..ExecConfig::default() };
+    let exec =
+        ExecConfig { command: ["sleep", "4711"].map(Into::into).to_vec(), stdout: true, ..ExecConfig::default() };
     let mut session = node.runtime.exec(&id, exec).await.unwrap();
     let mut stdout = session.stdout.take().unwrap();
     drop(session);
@@ -236,7 +238,10 @@ async fn containers_share_what_a_pod_shares() {
     let client = run(
         &node,
         &pod.id,
-        config("b", "cat /dev/shm/x; cat /proc/1/cmdline; echo; until nc 127.0.0.1 8080; do sleep 0.01; done; hostname"),
+        config(
+            "b",
+            "cat /dev/shm/x; cat /proc/1/cmdline; echo; until nc 127.0.0.1 8080; do sleep 0.01; done; hostname",
+        ),
     )
     .await;
     assert_eq!(node.exit_of(&mut events, &client).await.code, 0);
@@ -362,7 +367,10 @@ async fn a_working_directory_in_a_leaked_descriptor_is_refused() {
                 node.exit_of(&mut events, &id).await;
                 let lines = node.log(&format!("c{fd}/0.log"));
                 // What it can stand in is its own.
-                assert!(lines.iter().all(|l| !l.contains("(unreachable)") && !l.contains("sandboxes")), "{fd}: {lines:?}");
+                assert!(
+                    lines.iter().all(|l| !l.contains("(unreachable)") && !l.contains("sandboxes")),
+                    "{fd}: {lines:?}"
+                );
             }
             Err(e) => panic!("{e:?}"),
         }
@@ -379,11 +387,14 @@ async fn the_shim_cannot_be_reached_from_its_containers() {
     let pod = node.runtime.run_sandbox(wanted).await.unwrap();
     let mut events = node.runtime.events();
     let script = "for p in $(grep -l minke-shim /proc/[0-9]*/comm | cut -d/ -f3); do \
-        readlink /proc/$p/exe && echo seen; ls /proc/$p/fd/ && echo listed; (echo x >> /proc/$p/exe) && echo written; done; true";
+        readlink /proc/$p/exe && echo seen; readlink /proc/$p/fd/0 && echo followed; (echo x >> /proc/$p/exe) && echo written; done; true";
     let id = run(&node, &pod.id, config("c", script)).await;
     assert_eq!(node.exit_of(&mut events, &id).await.code, 0);
     let lines = node.log("c/0.log");
-    assert!(lines.iter().all(|l| !l.ends_with(" seen") && !l.ends_with(" listed") && !l.ends_with(" written")), "{lines:?}");
+    assert!(
+        lines.iter().all(|l| !l.ends_with(" seen") && !l.ends_with(" followed") && !l.ends_with(" written")),
+        "{lines:?}"
+    );
     // With every right it is seen, and still not written.
     let mut config = config("p", script);
     config.security.privileged = true;
@@ -407,7 +418,8 @@ async fn a_volume_over_dev_cannot_redirect_masks_or_the_console() {
     }
     let masked = vec!["/proc/timer_list".to_owned(), "/etc/passwd".to_owned()];
     for tty in [false, true] {
-        let mut config = config(if tty { "tty" } else { "plain" }, "head -c1 /etc/passwd | wc -c; ls -l /dev/console; true");
+        let mut config =
+            config(if tty { "tty" } else { "plain" }, "head -c1 /etc/passwd | wc -c; ls -l /dev/console; true");
         config.tty = tty;
         config.security.masked_paths.clone_from(&masked);
         config.mounts.push(Mount {

@@ -39,7 +39,7 @@ fn parse(line: &str) -> Option<Rule> {
         "c" => Some(2),
         _ => return None,
     };
-    let Some((major, minor)) = words.next().unwrap_or("*:*").split_once(':') else { return None };
+    let (major, minor) = words.next().unwrap_or("*:*").split_once(':')?;
     let number = |text: &str| if text == "*" { Some(None) } else { text.parse().ok().map(Some) };
     let access = words.next().unwrap_or("rwm").chars().try_fold(0, |bits, c| match c {
         'm' => Some(bits | 1),

@@ -70,16 +70,16 @@ mod tests {
     /// The way of CVE-2019-5736: the program's own link opened for writing, while nothing executes it.
     fn writable_by_link(sealed: &OwnedFd) -> bool {
         let path = CString::new(format!("/proc/self/fd/{}", sealed.as_raw_fd())).unwrap();
-        [libc::O_WRONLY, libc::O_RDWR, libc::O_WRONLY | libc::O_TRUNC, libc::O_WRONLY | libc::O_APPEND]
-            .into_iter()
-            .any(|flags| match sys::open(&path, flags) {
+        [libc::O_WRONLY, libc::O_RDWR, libc::O_WRONLY | libc::O_TRUNC, libc::O_WRONLY | libc::O_APPEND].into_iter().any(
+            |flags| match sys::open(&path, flags) {
                 Ok(fd) => {
                     let written = sys::write(fd, b"x").is_ok();
                     sys::close(fd);
                     written
                 }
                 Err(_) => false,
-            })
+            },
+        )
     }
 
     #[test]
@@ -89,8 +89,7 @@ mod tests {
         std::fs::copy("/bin/true", &program).unwrap();
         for sealed in [overlay(&program).unwrap(), copy(&program).unwrap()] {
             assert!(!writable_by_link(&sealed));
-            let status =
-                std::process::Command::new(format!("/proc/self/fd/{}", sealed.as_raw_fd())).status().unwrap();
+            let status = std::process::Command::new(format!("/proc/self/fd/{}", sealed.as_raw_fd())).status().unwrap();
             assert!(status.success());
         }
         let unsealed: OwnedFd = std::fs::File::open(&program).unwrap().into();

@@ -8,7 +8,9 @@ mod mounts;
 pub(crate) use child::set_window;
 pub use error::{LaunchError, Stage};
 
-use crate::plan::{CgroupPlan, ContainerPlan, MOUNT_BIND, MOUNT_CGROUP_V1, MOUNT_OVERLAY, MOUNT_SHM, MountPlan, ProcessPlan, RootPlan};
+use crate::plan::{
+    CgroupPlan, ContainerPlan, MOUNT_BIND, MOUNT_CGROUP_V1, MOUNT_OVERLAY, MOUNT_SHM, MountPlan, ProcessPlan, RootPlan,
+};
 use crate::sys::{self, Child, Errno};
 use error::{Failed, at};
 use std::ffi::{CStr, CString, c_char};
@@ -44,7 +46,10 @@ enum Root {
 /// What the parent opened for one mount.
 enum Source {
     None,
-    Tree { fd: RawFd, is_dir: bool },
+    Tree {
+        fd: RawFd,
+        is_dir: bool,
+    },
     Trees(Vec<(CString, RawFd)>),
     /// An optional source that is not there.
     Absent,
@@ -57,6 +62,7 @@ struct Prepared<'a> {
     envp: Vec<*const c_char>,
     /// Programs to try, in the order of `$PATH`; one if the command has a slash.
     candidates: Vec<CString>,
+    /// `cgroup.procs` files the child writes itself into.
     v1_procs: Vec<RawFd>,
     stdio: [RawFd; 3],
     /// The child's end of the channel.
@@ -119,10 +125,10 @@ pub fn create(plan: &ContainerPlan, stdio: [RawFd; 3], shm: Option<RawFd>) -> Re
         let source = open_source(mount, shm, &mut fds).map_err(|e| described(at(Stage::MountSource, index)(e)))?;
         sources.push(source);
     }
-    let (mut prepared, unified) =
-        prepare(&plan.process, &plan.cgroup, stdio, &mut fds).map_err(described)?;
+    let mut prepared = prepare(&plan.process, &plan.cgroup, stdio, &mut fds).map_err(described)?;
     let container = child::Container { plan, root, sources: &sources };
-    spawn(&mut prepared, plan.namespaces & !(libc::CLONE_NEWCGROUP as u64), unified, |p| child::container(p, &container))
+    let namespaces = plan.namespaces & !(libc::CLONE_NEWCGROUP as u64);
+    spawn_in_group(&mut prepared, namespaces, &plan.cgroup, &mut fds, |p| child::container(p, &container))
         .map_err(described)
 }
 
@@ -141,7 +147,7 @@ pub struct ExecTarget<'a> {
 pub fn exec(process: &ProcessPlan, target: &ExecTarget<'_>, stdio: [RawFd; 3]) -> Result<Launched, LaunchError> {
     let mut fds = Fds::default();
     let described = |failed: Failed| LaunchError::of(&failed, process, None);
-    let (mut prepared, unified) = prepare(process, target.cgroup, stdio, &mut fds).map_err(described)?;
+    let mut prepared = prepare(process, target.cgroup, stdio, &mut fds).map_err(described)?;
     let new_pid = libc::CLONE_NEWPID as u64;
     let own_pid = target.namespaces & new_pid != 0;
     // Joining a process namespace changes where children are born, never the caller: so it is joined around the clone.
@@ -149,7 +155,8 @@ pub fn exec(process: &ProcessPlan, target: &ExecTarget<'_>, stdio: [RawFd; 3]) -
         sys::setns(target.pidfd, new_pid).map_err(|e| described(at(Stage::Join, 0)(e)))?;
     }
     let join = target.namespaces & !new_pid;
-    let result = spawn(&mut prepared, 0, unified, |p| child::exec(p, target.pidfd, join));
+    let body = |p: &Prepared<'_>| child::exec(p, target.pidfd, join);
+    let result = spawn_in_group(&mut prepared, 0, target.cgroup, &mut fds, body);
     if own_pid {
         sys::setns(target.own_pid_namespace, new_pid).map_err(|e| described(at(Stage::Join, 1)(e)))?;
     }
@@ -157,23 +164,20 @@ pub fn exec(process: &ProcessPlan, target: &ExecTarget<'_>, stdio: [RawFd; 3]) -
 }
 
 fn prepare<'a>(
-    process: &'a ProcessPlan, cgroup: &CgroupPlan, stdio: [RawFd; 3], fds: &mut Fds,
-) -> Result<(Prepared<'a>, Option<RawFd>), Failed> {
+    process: &'a ProcessPlan,
+    cgroup: &CgroupPlan,
+    stdio: [RawFd; 3],
+    fds: &mut Fds,
+) -> Result<Prepared<'a>, Failed> {
     let mut v1_procs = Vec::with_capacity(cgroup.v1.len());
     for (index, dir) in cgroup.v1.iter().enumerate() {
         let fd = sys::open(&join(dir, "cgroup.procs"), libc::O_WRONLY).map_err(at(Stage::Cgroup, index))?;
         v1_procs.push(fds.keep(fd));
     }
-    let unified = if cgroup.unified.is_empty() {
-        None
-    } else {
-        let fd = sys::open(&cgroup.unified, libc::O_PATH | libc::O_DIRECTORY).map_err(at(Stage::Cgroup, usize::MAX))?;
-        Some(fds.keep(fd))
-    };
     let pointers = |strings: &[CString]| -> Vec<*const c_char> {
         strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
     };
-    let prepared = Prepared {
+    Ok(Prepared {
         process,
         argv: pointers(&process.argv),
         envp: pointers(&process.env),
@@ -182,12 +186,38 @@ fn prepare<'a>(
         stdio,
         channel: -1,
         last_capability: last_capability(),
-    };
-    Ok((prepared, unified))
+    })
+}
+
+/// Clones the child into its v2 group. Kernels from 6.12 on kill such a child when `cgroup.kill` was ever written to
+/// the caller's group or to the child's, but not as often to both; then the child joins by itself.
+fn spawn_in_group(
+    prepared: &mut Prepared<'_>,
+    flags: u64,
+    cgroup: &CgroupPlan,
+    fds: &mut Fds,
+    body: impl Fn(&Prepared<'_>) -> Failed,
+) -> Result<Launched, Failed> {
+    if cgroup.unified.is_empty() {
+        return spawn(prepared, flags, None, &body);
+    }
+    let failed = at(Stage::Cgroup, usize::MAX);
+    let group = sys::open(&cgroup.unified, libc::O_PATH | libc::O_DIRECTORY).map_err(failed)?;
+    match spawn(prepared, flags, Some(fds.keep(group)), &body) {
+        Err(Failed { stage: Stage::Died, .. }) => {
+            let procs = sys::open(&join(&cgroup.unified, "cgroup.procs"), libc::O_WRONLY).map_err(failed)?;
+            prepared.v1_procs.push(fds.keep(procs));
+            spawn(prepared, flags, None, &body)
+        }
+        result => result,
+    }
 }
 
 fn spawn(
-    prepared: &mut Prepared<'_>, flags: u64, cgroup: Option<RawFd>, body: impl FnOnce(&Prepared<'_>) -> Failed,
+    prepared: &mut Prepared<'_>,
+    flags: u64,
+    cgroup: Option<RawFd>,
+    body: &impl Fn(&Prepared<'_>) -> Failed,
 ) -> Result<Launched, Failed> {
     let (ours, theirs) = sys::message_pair().map_err(at(Stage::Channel, 0))?;
     prepared.channel = theirs;
@@ -293,8 +323,7 @@ fn open_root(plan: &RootPlan, directory: &CStr, fds: &mut Fds) -> Result<Root, F
         CString::new(format!("/proc/self/fd/{}", fds.keep(fd))).map_err(|_| failed(Errno(libc::EINVAL)))
     };
     let lower = plan.lower.iter().map(|l| by_fd(l)).collect::<Result<Vec<_>, _>>()?;
-    let writable =
-        if plan.upper.is_empty() { None } else { Some((by_fd(&plan.upper)?, by_fd(&plan.work)?)) };
+    let writable = if plan.upper.is_empty() { None } else { Some((by_fd(&plan.upper)?, by_fd(&plan.work)?)) };
     let joined = lower.iter().map(|l| l.to_bytes()).collect::<Vec<_>>().join(&b':');
     let joined = CString::new(joined).map_err(|_| failed(Errno(libc::EINVAL)))?;
     if let Some(fd) = overlay(&lower, &joined, writable.as_ref()).map_err(failed)? {
@@ -314,9 +343,7 @@ fn open_root(plan: &RootPlan, directory: &CStr, fds: &mut Fds) -> Result<Root, F
 
 /// A detached overlay; `None` where the kernel's `fsconfig` cannot take that many layers.
 /// `volatile`: a container's files do not outlive it, and unmounting must not flush the host's disk.
-fn overlay(
-    lower: &[CString], joined: &CStr, writable: Option<&(CString, CString)>,
-) -> sys::Result<Option<RawFd>> {
+fn overlay(lower: &[CString], joined: &CStr, writable: Option<&(CString, CString)>) -> sys::Result<Option<RawFd>> {
     let fs = sys::fsopen(c"overlay")?;
     let mut fds = Fds::default();
     fds.keep(fs);

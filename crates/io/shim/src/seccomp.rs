@@ -107,8 +107,7 @@ struct Leaf {
 
 /// The program, 8 bytes an instruction; `Err` when it would be too long.
 pub fn compile(profile: &Profile) -> Result<Vec<u8>, String> {
-    let native: fn(&str) -> Option<u32> =
-        if cfg!(target_arch = "aarch64") { number_aarch64 } else { number_x86_64 };
+    let native: fn(&str) -> Option<u32> = if cfg!(target_arch = "aarch64") { number_aarch64 } else { number_x86_64 };
     let native_arch = if cfg!(target_arch = "aarch64") { ARCH_AARCH64 } else { ARCH_X86_64 };
     let mut arches = vec![(native_arch, calls(profile, native))];
     if cfg!(target_arch = "x86_64") && profile.x86 {
@@ -338,7 +337,11 @@ mod tests {
                 let condition = Condition { index: 3, compare, value, value_two: 0 };
                 let profile = Profile {
                     default: Action::Errno(1),
-                    rules: vec![Rule { names: vec!["read".into()], action: Action::Allow, conditions: vec![condition] }],
+                    rules: vec![Rule {
+                        names: vec!["read".into()],
+                        action: Action::Allow,
+                        conditions: vec![condition],
+                    }],
                     x86: false,
                 };
                 let program = compile(&profile).unwrap();

@@ -9,8 +9,8 @@ mod sandbox;
 use crate::proto::Reply;
 use crate::sys::{self, Child, Errno};
 use connection::Connection;
-pub use container::read_exit;
 use container::Container;
+pub use container::read_exit;
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
 
@@ -22,9 +22,14 @@ enum Source {
     Signals,
     Connection,
     /// A container's output: 1 or 2, or a terminal's master as 1.
-    Output { id: String, stream: u32 },
+    Output {
+        id: String,
+        stream: u32,
+    },
     /// A container's input, when it had no room.
-    Input { id: String },
+    Input {
+        id: String,
+    },
 }
 
 /// A process executed in a container, for one connection.
@@ -212,9 +217,7 @@ impl Shim {
             };
             if let Some(exec) = self.execs.remove(&pid) {
                 self.exec_ended(&exec, code, signal);
-            } else if let Some(id) =
-                self.containers.iter().find(|(_, c)| c.is_process(pid)).map(|(id, _)| id.clone())
-            {
+            } else if let Some(id) = self.containers.iter().find(|(_, c)| c.is_process(pid)).map(|(id, _)| id.clone()) {
                 self.container_ended(&id, code, signal);
             }
         }

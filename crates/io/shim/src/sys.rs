@@ -174,10 +174,8 @@ pub fn fs_type(fd: RawFd) -> Result<i64> {
 
 pub fn can_execute(path: &CStr) -> Result<()> {
     // SAFETY: path is valid for the call.
-    check(unsafe {
-        libc::syscall(libc::SYS_faccessat2, libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS)
-    })
-    .map(drop)
+    check(unsafe { libc::syscall(libc::SYS_faccessat2, libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) })
+        .map(drop)
 }
 
 pub fn pipe(flags: c_int) -> Result<(RawFd, RawFd)> {
@@ -508,7 +506,9 @@ pub fn send(socket: std::os::fd::BorrowedFd<'_>, bytes: &[u8], fds: &[std::os::f
 
 /// Receives bytes and descriptors from a unix socket.
 pub fn receive(
-    socket: std::os::fd::BorrowedFd<'_>, bytes: &mut [u8], fds: &mut Vec<std::os::fd::OwnedFd>,
+    socket: std::os::fd::BorrowedFd<'_>,
+    bytes: &mut [u8],
+    fds: &mut Vec<std::os::fd::OwnedFd>,
 ) -> Result<usize> {
     use std::os::fd::{AsRawFd, FromRawFd};
     // SAFETY: the kernel made these descriptors for this message; nobody else owns them.

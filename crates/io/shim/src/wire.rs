@@ -180,6 +180,8 @@ macro_rules! record {
 macro_rules! message {
     ($(#[$meta:meta])* pub enum $name:ident { $($(#[$vmeta:meta])* $tag:literal => $variant:ident($t:ty),)* }) => {
         $(#[$meta])*
+        // One at a time is alive: a box would only be another allocation.
+        #[allow(clippy::large_enum_variant)]
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub enum $name { $($(#[$vmeta])* $variant($t),)* }
         impl $crate::wire::Wire for $name {

@@ -32,12 +32,16 @@ fn cases() -> Vec<Case> {
     case("nothing masked", &|c| (c.masked, c.readonly_paths) = (vec![], vec![]));
     case("masked files and directories", &|c| c.masked = vec!["/etc", "/bin/extra", "/proc/kcore", "/not/there"]);
     case("read-only paths", &|c| c.readonly_paths = vec!["/etc", "/proc/sys", "/not/there"]);
-    case("limits", &|c| c.rlimits = vec![("RLIMIT_NOFILE", libc::RLIMIT_NOFILE, 512, 1024), ("RLIMIT_CORE", libc::RLIMIT_CORE, 0, 0)]);
+    case("limits", &|c| {
+        c.rlimits = vec![("RLIMIT_NOFILE", libc::RLIMIT_NOFILE, 512, 1024), ("RLIMIT_CORE", libc::RLIMIT_CORE, 0, 0)]
+    });
     case("device", &|c| c.devices = vec![("/dev/fuse", 10, 229, 0o600), ("/dev/net/tun", 10, 200, 0o666)]);
     case("working directory", &|c| c.cwd = "/etc");
     case("working directory to make", &|c| c.cwd = "/made/by/launcher");
     case("bind", &|c| c.binds = vec![("etc", "/mnt/a", false), ("etc/passwd", "/mnt/file", true)]);
-    case("bind through a link", &|c| c.binds = vec![("etc", "/link/inside", false), ("etc/passwd", "/dangling", false)]);
+    case("bind through a link", &|c| {
+        c.binds = vec![("etc", "/link/inside", false), ("etc/passwd", "/dangling", false)]
+    });
     case("memory and pids", &|c| (c.memory, c.pids) = (64 << 20, 77));
     case("cpu", &|c| (c.shares, c.quota) = (512, 50_000));
     case("terminal", &|c| c.tty = true);

@@ -23,7 +23,8 @@ fn logs_and_exec_as_kubectl_asks_for_them() {
     assert!(all.contains("Defaulted container \"a\" out of: a, b"), "{all}");
     assert!(all.contains("one\ntwo\n"), "{all}");
     assert_eq!(cluster.kubectl(&["exec", "two", "-c", "b", "--", "hostname"]), "two\n");
-    let (code, text) = cluster.try_kubectl(&["exec", "two", "-c", "b", "--", "sh", "-c", "echo out; echo err >&2; exit 42"]);
+    let (code, text) =
+        cluster.try_kubectl(&["exec", "two", "-c", "b", "--", "sh", "-c", "echo out; echo err >&2; exit 42"]);
     assert_eq!(code, 42, "{text}");
     assert!(text.contains("out\n") && text.contains("err\n"), "{text}");
     let (code, text) = cluster.kubectl_with(&["exec", "-i", "two", "-c", "b", "--", "cat"], "through standard input");

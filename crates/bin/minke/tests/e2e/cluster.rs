@@ -129,7 +129,9 @@ impl Cluster {
         for root in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path()) {
             left.extend(entries_with(&root, &self.id).map(|path| format!("cgroup {}", path.display())));
         }
-        left.extend(entries_with(Path::new("/sys/fs/cgroup"), &self.id).map(|path| format!("cgroup {}", path.display())));
+        left.extend(
+            entries_with(Path::new("/sys/fs/cgroup"), &self.id).map(|path| format!("cgroup {}", path.display())),
+        );
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
             let arguments = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let arguments = String::from_utf8_lossy(&arguments).replace('\0', " ");
@@ -149,7 +151,8 @@ fn entries_with<'a>(directory: &Path, id: &'a str) -> impl Iterator<Item = PathB
 impl Drop for Cluster {
     fn drop(&mut self) {
         let log = std::fs::read_to_string(self.path("minke.log")).unwrap_or_default();
-        let output = Command::new(MINKE).args(["down", "--purge", "--data-dir"]).arg(self.directory.path()).output().unwrap();
+        let output =
+            Command::new(MINKE).args(["down", "--purge", "--data-dir"]).arg(self.directory.path()).output().unwrap();
         if std::thread::panicking() {
             let tail: Vec<_> = log.lines().rev().take(40).collect();
             eprintln!("minke's log:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));

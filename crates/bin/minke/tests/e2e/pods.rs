@@ -88,7 +88,8 @@ spec:
     cluster.wait("pod/again", ".status.containerStatuses[0].restartCount", "1");
     assert_eq!(cluster.get("pod/again", ".status.containerStatuses[0].lastState.terminated.exitCode"), "3");
     assert_eq!(cluster.get("pod/again", ".status.containerStatuses[1].restartCount"), "0");
-    let events = cluster.kubectl(&["get", "events", "-o", "jsonpath={range .items[*]}{.reason}:{.message}{\"\\n\"}{end}"]);
+    let events =
+        cluster.kubectl(&["get", "events", "-o", "jsonpath={range .items[*]}{.reason}:{.message}{\"\\n\"}{end}"]);
     assert!(events.contains("Started:Container started"), "{events}");
     assert!(events.contains("Scheduled:Successfully assigned default/again to node-1"), "{events}");
 }

@@ -30,7 +30,9 @@ fn bad_manifests() {
 #[test]
 fn an_immutable_field_and_an_unknown_image() {
     let cluster = Cluster::start();
-    cluster.apply(&pod("spec: {containers: [{name: c, image: 'localhost:1/no/such:image'}], terminationGracePeriodSeconds: 1}"));
+    cluster.apply(&pod(
+        "spec: {containers: [{name: c, image: 'localhost:1/no/such:image'}], terminationGracePeriodSeconds: 1}",
+    ));
     cluster.wait("pod/wrong", ".status.containerStatuses[0].state.waiting.reason", "ErrImagePull");
     let (code, text) = cluster.try_kubectl(&["patch", "pod", "wrong", "-p", r#"{"spec":{"hostNetwork":true}}"#]);
     assert_eq!(code, 1);
@@ -40,7 +42,8 @@ fn an_immutable_field_and_an_unknown_image() {
 #[test]
 fn a_command_that_is_not_in_the_image() {
     let cluster = Cluster::start();
-    cluster.apply(&pod("spec: {restartPolicy: Never, containers: [{name: c, image: 'busybox:1.37', command: [nosuch]}]}"));
+    cluster
+        .apply(&pod("spec: {restartPolicy: Never, containers: [{name: c, image: 'busybox:1.37', command: [nosuch]}]}"));
     cluster.wait("pod/wrong", ".status.phase", "Failed");
     let state = ".status.containerStatuses[0].state.terminated";
     assert_eq!(cluster.get("pod/wrong", &format!("{state}.reason")), "StartError");

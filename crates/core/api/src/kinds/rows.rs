@@ -15,8 +15,12 @@ use serde_json::{Value, json};
 
 /// `a=b,c=d`, or `<none>`.
 pub(super) fn labels(map: &Value) -> String {
-    let pairs: Vec<String> =
-        map.as_object().into_iter().flatten().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    let pairs: Vec<String> = map
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
     if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(",") }
 }
 

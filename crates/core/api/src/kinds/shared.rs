@@ -13,7 +13,8 @@ pub(super) fn clear_status(object: &mut Value) {
     let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
     let empty = Decoded { value: json!({"status": {}}), strict: Vec::new() };
     let of = table::type_of(group, version, &kind);
-    let status = of.and_then(|of| normalize(table::table(), of, empty).ok()).map(|mut made| made.value["status"].take());
+    let status =
+        of.and_then(|of| normalize(table::table(), of, empty).ok()).map(|mut made| made.value["status"].take());
     object["status"] = status.filter(Value::is_object).unwrap_or_else(|| json!({}));
 }
 

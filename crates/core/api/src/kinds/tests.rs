@@ -65,7 +65,8 @@ fn services_are_validated() {
 
 #[test]
 fn a_service_keeps_what_was_allocated() {
-    let old = json!({"spec": {"type": "NodePort", "clusterIP": "10.96.0.9", "ports": [{"port": 80, "nodePort": 30080}]}});
+    let old =
+        json!({"spec": {"type": "NodePort", "clusterIP": "10.96.0.9", "ports": [{"port": 80, "nodePort": 30080}]}});
     let old = made("", "Service", old);
     let mut new = made("", "Service", json!({"spec": {"type": "NodePort", "ports": [{"port": 80}]}}));
     (rules("", "Service").prepare_update)(&mut new, &old);
@@ -120,7 +121,9 @@ fn declarative_rules_come_last() {
 
 #[test]
 fn secrets_know_their_types() {
-    let of = |kind: &str, data: Value| errors("", "Secret", json!({"type": format!("kubernetes.io/{kind}"), "stringData": data}));
+    let of = |kind: &str, data: Value| {
+        errors("", "Secret", json!({"type": format!("kubernetes.io/{kind}"), "stringData": data}))
+    };
     let lines = [
         of("tls", json!({"tls.crt": "x"})),
         of("basic-auth", json!({})),

@@ -20,13 +20,10 @@ const BASE: Rules = Rules {
 
 pub static DEPLOYMENT: Rules =
     Rules { default: default_deployment, columns: columns::DEPLOYMENT, row: deployment, ..BASE };
-pub static REPLICA_SET: Rules = Rules { default: default_replicas, columns: columns::REPLICA_SET, row: replicas, ..BASE };
-pub static REPLICATION_CONTROLLER: Rules = Rules {
-    default: default_replication_controller,
-    columns: columns::REPLICATION_CONTROLLER,
-    row: replicas,
-    ..BASE
-};
+pub static REPLICA_SET: Rules =
+    Rules { default: default_replicas, columns: columns::REPLICA_SET, row: replicas, ..BASE };
+pub static REPLICATION_CONTROLLER: Rules =
+    Rules { default: default_replication_controller, columns: columns::REPLICATION_CONTROLLER, row: replicas, ..BASE };
 pub static STATEFUL_SET: Rules =
     Rules { default: default_stateful_set, columns: columns::STATEFUL_SET, row: stateful_set, ..BASE };
 pub static DAEMON_SET: Rules =
@@ -275,11 +272,13 @@ fn job(object: &Value, now: Timestamp) -> Vec<Value> {
         (None, _) => format!("{succeeded}/1"),
     };
     let time = |field: &str| status.text_opt(field).and_then(|at| at.parse::<Timestamp>().ok());
-    let duration = time("startTime").map_or_else(String::new, |start| {
-        human::since(start, time("completionTime").unwrap_or(now))
-    });
+    let duration =
+        time("startTime").map_or_else(String::new, |start| human::since(start, time("completionTime").unwrap_or(now)));
     let has = |of: &str| {
-        status.list("conditions").iter().any(|condition| condition.text("type") == of && condition.text("status") == "True")
+        status
+            .list("conditions")
+            .iter()
+            .any(|condition| condition.text("type") == of && condition.text("status") == "True")
     };
     let state = if has("Complete") {
         "Complete"

@@ -13,11 +13,7 @@ const NAME: &str = "kube-root-ca.crt";
 const DESCRIPTION: &str = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters.";
 
 pub(super) fn controller() -> Controller {
-    Controller {
-        name: "root-ca-cert-publisher",
-        watches: &[(NAMESPACES, itself), (CONFIG_MAPS, its_namespace)],
-        plan,
-    }
+    Controller { name: "root-ca-cert-publisher", watches: &[(NAMESPACES, itself), (CONFIG_MAPS, its_namespace)], plan }
 }
 
 fn plan(config: &Config, view: &dyn View, key: &Key, _: Timestamp) -> Plan {

@@ -94,6 +94,9 @@ pub(crate) fn zstd(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 1).unwrap()
 }
 
+/// How a layer is packed.
+pub(crate) type Pack = fn(&[u8]) -> Vec<u8>;
+
 /// An image as blobs.
 pub(crate) struct Made {
     pub(crate) config: Vec<u8>,
@@ -104,7 +107,7 @@ pub(crate) struct Made {
 
 impl Made {
     /// `layers`: uncompressed tars, and how each is packed.
-    pub(crate) fn new(layers: &[(&[u8], fn(&[u8]) -> Vec<u8>)]) -> Made {
+    pub(crate) fn new(layers: &[(&[u8], Pack)]) -> Made {
         let diff_ids: Vec<String> = layers.iter().map(|(tar, _)| digest(tar)).collect();
         let config = serde_json::json!({
             "architecture": "amd64", "os": "linux",
@@ -250,11 +253,11 @@ pub(crate) async fn serve(respond: impl Fn(&Request) -> Answer + Send + Sync + '
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let authority = listener.local_addr().unwrap().to_string();
     let respond = std::sync::Arc::new(respond);
-    tokio::spawn(async move {
+    tokio::task::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
             let respond = respond.clone();
-            tokio::spawn(async move {
+            tokio::task::spawn(async move {
                 let mut head = Vec::new();
                 while !head.ends_with(b"\r\n\r\n") {
                     match stream.read_u8().await {

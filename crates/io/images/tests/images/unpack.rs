@@ -8,8 +8,7 @@ use std::path::Path;
 use tar::EntryType;
 
 async fn import(dir: &Path, layers: &[Vec<u8>]) -> Result<Image, ImportError> {
-    let layers: Vec<(&[u8], fn(&[u8]) -> Vec<u8>)> =
-        layers.iter().map(|l| (&l[..], gzip as fn(&[u8]) -> Vec<u8>)).collect();
+    let layers: Vec<(&[u8], Pack)> = layers.iter().map(|l| (&l[..], gzip as Pack)).collect();
     let made = Made::new(&layers);
     let options = Options { max_layer_bytes: 1 << 20, max_layer_entries: 100, ..Options::default() };
     let images = Images::open(dir, options).unwrap();

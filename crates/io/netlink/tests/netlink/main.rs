@@ -81,6 +81,8 @@ fn pods_node_and_pods_reach_each_other() {
     within(&node, || {
         netlink::ensure_instance_link(&instance()).unwrap();
         netlink::ensure_instance_link(&instance()).unwrap();
+        // A new namespace has what the first one has.
+        netlink::sysctl::set("net/ipv4/ip_forward", "0").unwrap();
         let switches = netlink::sysctl::forwarding(true);
         let before = netlink::sysctl::differing(&switches);
         assert_eq!(before["net/ipv4/ip_forward"], "0");

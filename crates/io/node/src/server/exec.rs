@@ -65,8 +65,9 @@ pub(super) async fn answer(
         Ok(accepted) => accepted,
         Err(refusal) => return refusal,
     };
+    let tasks = shared.tasks.clone();
     let shared = shared.clone();
-    tokio::task::spawn(async move {
+    tasks.spawn(async move {
         let Some(socket) = socket.await else { return };
         let session = match call {
             Call::Exec => shared.runtime.exec(&id, config).await,

@@ -263,8 +263,7 @@ mod tests {
     fn tails_cross_blocks() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("0.log");
-        let lines: String =
-            (0..5000).map(|n| format!("2026-01-01T00:00:01.000000000Z stdout F line {n}\n")).collect();
+        let lines: String = (0..5000).map(|n| format!("2026-01-01T00:00:01.000000000Z stdout F line {n}\n")).collect();
         std::fs::write(&path, lines).unwrap();
         let last = tail(&path, 3000, usize::MAX);
         assert_eq!((last.lines().count(), last.lines().next()), (3000, Some("line 2000")));

@@ -23,7 +23,10 @@ pub(super) fn accept(
     let header = |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let upgrade = header(UPGRADE).unwrap_or_default();
     if !upgrade.eq_ignore_ascii_case("websocket") {
-        return Err(text(StatusCode::BAD_REQUEST, "unable to upgrade: only WebSocket streams are supported by minke yet"));
+        return Err(text(
+            StatusCode::BAD_REQUEST,
+            "unable to upgrade: only WebSocket streams are supported by minke yet",
+        ));
     }
     let offered: Vec<&str> = header(SEC_WEBSOCKET_PROTOCOL).unwrap_or_default().split(',').map(str::trim).collect();
     let Some(protocol) = known.iter().find(|protocol| offered.contains(protocol)).copied() else {

@@ -38,7 +38,11 @@ pub(super) struct Container {
 
 impl Container {
     pub(super) fn new(
-        sandbox: &Sandbox, id: String, record: ContainerRecord, phase: Phase, leases: Vec<Lease>,
+        sandbox: &Sandbox,
+        id: String,
+        record: ContainerRecord,
+        phase: Phase,
+        leases: Vec<Lease>,
     ) -> Container {
         let ContainerRecord { config, created_at_ns, stop_signal } = record;
         Container {
@@ -120,7 +124,10 @@ pub(super) fn exit_of(record: &ExitRecord) -> (Exit, i64) {
 
 /// The shim said that it ended. Told once.
 pub(super) fn ended(
-    inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, container: &Arc<Container>, (exit, started_at_ns): (Exit, i64),
+    inner: &Arc<Inner>,
+    sandbox: &Arc<Sandbox>,
+    container: &Arc<Container>,
+    (exit, started_at_ns): (Exit, i64),
 ) {
     let news = container.phase.send_if_modified(|phase| {
         let news = !matches!(phase, Phase::Exited { .. });
@@ -165,7 +172,9 @@ pub(super) fn unknown_exit() -> Exit {
 }
 
 pub(super) async fn create(
-    inner: &Arc<Inner>, sandbox_id: &str, config: ContainerConfig,
+    inner: &Arc<Inner>,
+    sandbox_id: &str,
+    config: ContainerConfig,
 ) -> Result<String, RuntimeError> {
     let sandbox = inner.sandbox(sandbox_id)?;
     sandbox.link()?;
@@ -241,7 +250,10 @@ pub(super) async fn start(inner: &Arc<Inner>, id: &str) -> Result<ContainerStatu
 }
 
 async fn launch(
-    inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, container: &Arc<Container>, link: &super::link::Link,
+    inner: &Arc<Inner>,
+    sandbox: &Arc<Sandbox>,
+    container: &Arc<Container>,
+    link: &super::link::Link,
 ) -> Result<(i32, i64), RuntimeError> {
     let (inner2, sandbox2, container2) = (inner.clone(), sandbox.clone(), container.clone());
     let plan = blocking(move || {
@@ -269,7 +281,12 @@ async fn launch(
 /// It could not be started: 128, as containerd says; that it ended is no event, the caller is told.
 async fn give_up(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, container: &Arc<Container>) {
     let exit = Exit { code: 128, signal: 0, oom_killed: false, finished_at_ns: now_ns(), unknown: false };
-    let record = ExitRecord { id: container.id.clone(), code: 128, finished_at_ns: exit.finished_at_ns, ..ExitRecord::default() };
+    let record = ExitRecord {
+        id: container.id.clone(),
+        code: 128,
+        finished_at_ns: exit.finished_at_ns,
+        ..ExitRecord::default()
+    };
     container.phase.send_replace(Phase::Exited { exit, started_at_ns: 0 });
     let (inner, cgroup, dir) = (inner.clone(), container.cgroup(sandbox), container.dir.clone());
     let cleaned = blocking(move || {

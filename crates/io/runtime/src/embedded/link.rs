@@ -114,13 +114,15 @@ impl Drop for Link {
 impl Link {
     /// Connects, and tells `events` from then on.
     pub(super) async fn open(
-        dir: &Path, sandbox_id: &str, events: mpsc::UnboundedSender<LinkEvent>,
+        dir: &Path,
+        sandbox_id: &str,
+        events: mpsc::UnboundedSender<LinkEvent>,
     ) -> Result<Link, RuntimeError> {
         let mut stream = Stream::connect(dir).await.map_err(failed("connecting to the shim"))?;
         let hello = stream.hello(sandbox_id).await?;
         stream.call(&Request::Subscribe(Empty {}), &[]).await?;
         let (requests, receiver) = mpsc::unbounded_channel();
-        let task = tokio::spawn(run(stream, receiver, events)).abort_handle();
+        let task = super::spawn(run(stream, receiver, events)).abort_handle();
         Ok(Link { requests, pid: hello.pid, task })
     }
 
@@ -133,7 +135,8 @@ impl Link {
 
 /// Writes requests and pairs answers with them: a shim answers in order.
 async fn run(
-    mut stream: Stream, mut requests: mpsc::UnboundedReceiver<(Request, oneshot::Sender<Reply>)>,
+    mut stream: Stream,
+    mut requests: mpsc::UnboundedReceiver<(Request, oneshot::Sender<Reply>)>,
     events: mpsc::UnboundedSender<LinkEvent>,
 ) {
     let pending: Pending = Arc::default();

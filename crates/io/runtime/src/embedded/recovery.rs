@@ -63,7 +63,10 @@ async fn recover_sandbox(inner: &Arc<Inner>, id: &str, dir: &Path) -> Result<(),
 }
 
 async fn recover_containers(
-    inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, info: Option<&StateInfo>, link: Option<&Link>,
+    inner: &Arc<Inner>,
+    sandbox: &Arc<Sandbox>,
+    info: Option<&StateInfo>,
+    link: Option<&Link>,
 ) -> Result<(), RuntimeError> {
     let mut told: BTreeMap<&str, &ContainerInfo> = BTreeMap::new();
     for container in info.iter().flat_map(|info| &info.containers) {

@@ -41,7 +41,15 @@ struct Live {
 impl Sandbox {
     pub(super) fn new(id: String, dir: PathBuf, record: SandboxRecord) -> Sandbox {
         let SandboxRecord { config, created_at_ns, cgroup } = record;
-        Sandbox { id, dir, config, created_at_ns, cgroup, live: Mutex::default(), stopping: tokio::sync::Mutex::default() }
+        Sandbox {
+            id,
+            dir,
+            config,
+            created_at_ns,
+            cgroup,
+            live: Mutex::default(),
+            stopping: tokio::sync::Mutex::default(),
+        }
     }
 
     pub(super) fn link(&self) -> Result<Arc<Link>, RuntimeError> {
@@ -78,11 +86,9 @@ impl Sandbox {
     }
 
     /// Takes up a connection to the shim; `events` are handled from now on.
-    pub(super) fn adopt(
-        self: &Arc<Self>, inner: &Arc<Inner>, link: Link, events: mpsc::UnboundedReceiver<LinkEvent>,
-    ) {
+    pub(super) fn adopt(self: &Arc<Self>, inner: &Arc<Inner>, link: Link, events: mpsc::UnboundedReceiver<LinkEvent>) {
         lock(&self.live).link = Some(Arc::new(link));
-        tokio::spawn(watch(Arc::downgrade(inner), Arc::downgrade(self), events));
+        super::spawn(watch(Arc::downgrade(inner), Arc::downgrade(self), events));
     }
 
     pub(super) fn status(&self) -> SandboxStatus {
@@ -182,7 +188,7 @@ async fn make(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, record: SandboxRecord)
     .await?;
     let mut child = tokio::process::Command::from(command).spawn().map_err(failed("starting the shim"))?;
     // Reaps it, whenever it ends.
-    tokio::spawn(async move { child.wait().await });
+    super::spawn(async move { drop(child.wait().await) });
     let (sender, events) = mpsc::unbounded_channel();
     let link = Link::open(&sandbox.dir, &sandbox.id, sender).await?;
     link.call(Request::Setup(plan)).await?;

@@ -20,7 +20,7 @@ type ExitSender = oneshot::Sender<Result<i32, RuntimeError>>;
 pub(super) async fn exec(inner: &Arc<Inner>, id: &str, config: ExecConfig) -> Result<Session, RuntimeError> {
     let (sandbox, container) = inner.container(id)?;
     let mut process = (*container.process()?).clone();
-    process.argv = config.command.iter().map(|part| super::spec::c_string(part)).collect();
+    process.argv = config.command.iter().map(super::spec::c_string).collect();
     if process.argv.is_empty() {
         return Err(RuntimeError::Start("no command specified".into()));
     }
@@ -36,7 +36,7 @@ pub(super) async fn exec(inner: &Arc<Inner>, id: &str, config: ExecConfig) -> Re
         let master = stream.fds.pop().ok_or_else(|| RuntimeError::Failed("the shim sent no terminal".into()))?;
         let terminal = Terminal::new(master).map_err(failed("terminal"))?;
         let resize = terminal.resizer();
-        tokio::spawn(wait_exec(stream, sender));
+        super::spawn(wait_exec(stream, sender));
         return Ok(Session {
             stdin: config.stdin.then(|| Box::pin(terminal.clone()) as crate::types::Writer),
             stdout: Some(Box::pin(terminal)),
@@ -48,7 +48,7 @@ pub(super) async fn exec(inner: &Arc<Inner>, id: &str, config: ExecConfig) -> Re
     let (theirs, stdin, stdout, stderr) = pipes(&config).map_err(failed("pipes"))?;
     stream.call(&request, &[theirs[0].as_fd(), theirs[1].as_fd(), theirs[2].as_fd()]).await?;
     drop(theirs);
-    tokio::spawn(wait_exec(stream, sender));
+    super::spawn(wait_exec(stream, sender));
     Ok(Session { stdin, stdout, stderr, resize: None, exit })
 }
 
@@ -109,7 +109,7 @@ impl Terminal {
     fn resizer(&self) -> mpsc::Sender<(u16, u16)> {
         let (sender, mut sizes) = mpsc::channel(8);
         let master = Arc::downgrade(&self.master);
-        tokio::spawn(async move {
+        super::spawn(async move {
             while let Some((columns, rows)) = sizes.recv().await {
                 let Some(master) = master.upgrade() else { return };
                 let _ = shim::sys::resize(master.get_ref().as_fd(), columns, rows);
@@ -171,7 +171,7 @@ pub(super) async fn attach(inner: &Arc<Inner>, id: &str, config: ExecConfig) -> 
     let (stdout, output) = ours(config.stdout);
     let (stderr, error) = ours(config.stderr && !tty);
     let attached = Attached { id: id.to_owned(), stream, input, output, error, sizes };
-    tokio::spawn(attached.run(sender));
+    super::spawn(attached.run(sender));
     Ok(Session {
         stdin: input_writer.map(|s: DuplexStream| Box::pin(s) as crate::types::Writer),
         stdout: stdout.map(|s: DuplexStream| Box::pin(s) as crate::types::Reader),
@@ -248,7 +248,9 @@ async fn read(input: &mut Option<DuplexStream>, bytes: &mut [u8]) -> usize {
 }
 
 pub(super) async fn port_forward(
-    inner: &Arc<Inner>, sandbox_id: &str, port: u16,
+    inner: &Arc<Inner>,
+    sandbox_id: &str,
+    port: u16,
 ) -> Result<Box<dyn Duplex>, RuntimeError> {
     let sandbox = inner.sandbox(sandbox_id)?;
     sandbox.link()?;

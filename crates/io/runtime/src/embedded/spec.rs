@@ -39,7 +39,10 @@ pub(super) fn stop_signal(config: &str, image: &str) -> i32 {
 }
 
 pub(super) fn plan(
-    inner: &Inner, sandbox: &Sandbox, container: &Container, image: &images::Image,
+    inner: &Inner,
+    sandbox: &Sandbox,
+    container: &Container,
+    image: &images::Image,
 ) -> Result<ContainerPlan, RuntimeError> {
     let config = &container.config;
     let users = users::of_image(inner, image)?;

@@ -86,9 +86,11 @@ fn archive_of_busybox() -> Vec<u8> {
         r#"{{"architecture":"{}","os":"linux","config":{{"Env":["PATH=/bin","IMAGE=yes"],"Cmd":["sh"]}},"rootfs":{{"type":"layers","diff_ids":["sha256:{digest}"]}}}}"#,
         if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
     );
-    let manifest = format!(r#"[{{"Config":"config.json","RepoTags":["busybox:test"],"Layers":["layer.tar"]}}]"#);
+    let manifest = r#"[{"Config":"config.json","RepoTags":["busybox:test"],"Layers":["layer.tar"]}]"#;
     let mut archive = tar::Builder::new(Vec::new());
-    for (name, bytes) in [("config.json", config.as_bytes()), ("layer.tar", &layer), ("manifest.json", manifest.as_bytes())] {
+    for (name, bytes) in
+        [("config.json", config.as_bytes()), ("layer.tar", &layer), ("manifest.json", manifest.as_bytes())]
+    {
         let mut header = tar::Header::new_gnu();
         header.set_mode(0o644);
         header.set_size(bytes.len() as u64);
@@ -182,7 +184,8 @@ impl Node {
         let dir = self.dir.path().join("gate");
         std::fs::create_dir_all(&dir).unwrap();
         if !dir.join("pipe").exists() {
-            rustix::fs::mknodat(rustix::fs::CWD, dir.join("pipe"), rustix::fs::FileType::Fifo, 0o666.into(), 0).unwrap();
+            rustix::fs::mknodat(rustix::fs::CWD, dir.join("pipe"), rustix::fs::FileType::Fifo, 0o666.into(), 0)
+                .unwrap();
         }
         dir
     }
@@ -218,8 +221,13 @@ impl Node {
         let left: Vec<_> = std::fs::read_dir(self.dir.path().join("runtime/sandboxes")).unwrap().collect();
         assert!(left.is_empty(), "{left:?}");
         let groups = groups_of(&self.instance);
-        assert!(groups.iter().all(|g| g.ends_with("/shims") || g.ends_with(&self.instance) || g.ends_with("/pods")
-            || g.ends_with("/burstable")), "{groups:?}");
+        assert!(
+            groups.iter().all(|g| g.ends_with("/shims")
+                || g.ends_with(&self.instance)
+                || g.ends_with("/pods")
+                || g.ends_with("/burstable")),
+            "{groups:?}"
+        );
         self.purge();
     }
 
@@ -235,6 +243,13 @@ impl Node {
             let environ = String::from_utf8_lossy(&environ).into_owned();
             assert!(!environ.contains(&mark), "process {:?} is left", entry.file_name());
         }
+    }
+}
+
+/// A failed test leaves nothing either.
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = purge(&self.instance, &self.dir.path().join("runtime"));
     }
 }
 

@@ -124,9 +124,8 @@ fn text(failed: &Failed, errno: Errno, process: &ProcessPlan, container: Option<
         }
         None => format!("error mounting: {verb}{errno}"),
     };
-    let path = |paths: Option<&Vec<std::ffi::CString>>| {
-        paths.and_then(|p| p.get(index)).map(|p| lossy(p)).unwrap_or_default()
-    };
+    let path =
+        |paths: Option<&Vec<std::ffi::CString>>| paths.and_then(|p| p.get(index)).map(|p| lossy(p)).unwrap_or_default();
     match failed.stage {
         Stage::LookPath => format!("exec: {command:?}: executable file not found in $PATH"),
         Stage::Stat => format!("exec: {command:?}: stat {command}: {errno}"),

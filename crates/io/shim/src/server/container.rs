@@ -167,7 +167,8 @@ impl Shim {
             let path = PathBuf::from(OsStr::from_bytes(plan.log.as_bytes()));
             Some(LogFile::open(path.clone()).map_err(|e| failed(format!("log {}: {e}", path.display())))?)
         };
-        let stdio = if plan.process.tty { None } else { Some(Stdio::open(plan.stdin).map_err(|e| failed(e.to_string()))?) };
+        let stdio =
+            if plan.process.tty { None } else { Some(Stdio::open(plan.stdin).map_err(|e| failed(e.to_string()))?) };
         let launched = launch::create(&plan, stdio.as_ref().map_or([-1; 3], |s| s.theirs), self.shm);
         if let Some(stdio) = &stdio {
             stdio.close_theirs();
@@ -520,11 +521,10 @@ fn write_exit(directory: &Path, exit: &ExitRecord) -> std::io::Result<()> {
 /// Reads what the shim wrote when a container ended; `None`: it has not.
 pub fn read_exit(directory: &Path) -> std::io::Result<Option<ExitRecord>> {
     match std::fs::read(directory.join(EXIT_FILE)) {
-        Ok(bytes) => ExitRecord::get(&bytes)
-            .map(Some)
-            .map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidData, e)),
+        Ok(bytes) => {
+            ExitRecord::get(&bytes).map(Some).map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidData, e))
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }
 }
-

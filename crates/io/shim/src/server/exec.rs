@@ -45,8 +45,7 @@ impl Shim {
             namespaces: container.namespaces,
             own_pid_namespace: self.pause.map_or(self.pid_namespace, |pause| pause.pidfd),
         };
-        let failed =
-            |e: launch::LaunchError| Reply::Failed(Failure { text: e.text, not_found: false, start: true });
+        let failed = |e: launch::LaunchError| Reply::Failed(Failure { text: e.text, not_found: false, start: true });
         let launched = launch::exec(&exec.process, &target, stdio).map_err(failed)?;
         let master = launched.master;
         match launched.start(&exec.process) {

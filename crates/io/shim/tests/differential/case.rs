@@ -2,7 +2,10 @@
 
 use serde_json::json;
 use shim::cgroup::{Hierarchies, Limits};
-use shim::plan::{Capabilities, ContainerPlan, DevicePlan, MOUNT_BIND, MOUNT_CGROUP_V1, MOUNT_FS, MountPlan, ProcessPlan, Rlimit, RootPlan};
+use shim::plan::{
+    Capabilities, ContainerPlan, DevicePlan, MOUNT_BIND, MOUNT_CGROUP_V1, MOUNT_FS, MountPlan, ProcessPlan, Rlimit,
+    RootPlan,
+};
 use shim::seccomp::{Action, Profile, Rule};
 use shim::wire::Bytes;
 use shim::{capabilities, launch, seccomp, sys};
@@ -67,7 +70,8 @@ ls /mnt /mnt/a /link/inside /nowhere /dangling 2>&1
 
 impl Case {
     pub(crate) fn plain(name: &str) -> Case {
-        let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+        let namespaces =
+            libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
         Case {
             name: name.into(),
             namespaces: namespaces as u64,
@@ -134,7 +138,11 @@ impl Case {
             },
             no_new_privs: self.no_new_privs,
             seccomp: Bytes(if self.deny.is_empty() { vec![] } else { seccomp::compile(&seccomp).unwrap() }),
-            rlimits: self.rlimits.iter().map(|(_, r, soft, hard)| Rlimit { resource: *r, soft: *soft, hard: *hard }).collect(),
+            rlimits: self
+                .rlimits
+                .iter()
+                .map(|(_, r, soft, hard)| Rlimit { resource: *r, soft: *soft, hard: *hard })
+                .collect(),
             oom_score_adj: None,
             tty: self.tty,
             columns: 0,
@@ -151,7 +159,11 @@ impl Case {
             id: "x".into(),
             process,
             namespaces: self.namespaces,
-            root: RootPlan { directory: c(rootfs.path.to_str().unwrap()), readonly: self.readonly, ..RootPlan::default() },
+            root: RootPlan {
+                directory: c(rootfs.path.to_str().unwrap()),
+                readonly: self.readonly,
+                ..RootPlan::default()
+            },
             mounts: self.mounts(rootfs),
             devices,
             masked_paths: self.masked.iter().map(|p| c(p)).collect(),
@@ -162,7 +174,10 @@ impl Case {
     }
 
     fn mounts(&self, rootfs: &Rootfs) -> Vec<MountPlan> {
-        use sys::{MOUNT_ATTR_NODEV as NODEV, MOUNT_ATTR_NOEXEC as NOEXEC, MOUNT_ATTR_NOSUID as NOSUID, MOUNT_ATTR_RDONLY as RO};
+        use sys::{
+            MOUNT_ATTR_NODEV as NODEV, MOUNT_ATTR_NOEXEC as NOEXEC, MOUNT_ATTR_NOSUID as NOSUID,
+            MOUNT_ATTR_RDONLY as RO,
+        };
         let c = |text: &str| CString::new(text).unwrap();
         let fs = |target: &str, kind: &str, attributes, options: &[(&str, &str)]| MountPlan {
             target: c(target),
@@ -177,10 +192,21 @@ impl Case {
         let mut mounts = vec![
             fs("/proc", "proc", plain, &[]),
             fs("/dev", "tmpfs", NOSUID | sys::MOUNT_ATTR_STRICTATIME, &[("mode", "755"), ("size", "65536k")]),
-            fs("/dev/pts", "devpts", NOSUID | NOEXEC, &[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")]),
+            fs(
+                "/dev/pts",
+                "devpts",
+                NOSUID | NOEXEC,
+                &[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")],
+            ),
             fs("/dev/mqueue", "mqueue", plain, &[]),
             fs("/sys", "sysfs", plain | RO, &[]),
-            MountPlan { target: c("/sys/fs/cgroup"), kind: MOUNT_CGROUP_V1, source: c("cgroup"), attributes: plain | RO, ..MountPlan::default() },
+            MountPlan {
+                target: c("/sys/fs/cgroup"),
+                kind: MOUNT_CGROUP_V1,
+                source: c("cgroup"),
+                attributes: plain | RO,
+                ..MountPlan::default()
+            },
         ];
         mounts.extend(self.binds.iter().map(|(from, to, readonly)| MountPlan {
             target: c(to),
@@ -194,21 +220,37 @@ impl Case {
     }
 
     fn limits(&self) -> Limits {
-        Limits { memory_bytes: self.memory, pids: self.pids, cpu_shares: self.shares, cpu_quota_us: self.quota, ..Limits::default() }
+        Limits {
+            memory_bytes: self.memory,
+            pids: self.pids,
+            cpu_shares: self.shares,
+            cpu_quota_us: self.quota,
+            ..Limits::default()
+        }
     }
 
     /// For runc.
     fn bundle(&self, rootfs: &Rootfs) -> serde_json::Value {
         let names = |bits: u64| -> Vec<String> {
             let set = bits & capabilities::available();
-            capabilities::NAMES.iter().enumerate().filter(|(i, _)| set >> i & 1 == 1).map(|(_, n)| format!("CAP_{n}")).collect()
+            capabilities::NAMES
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| set >> i & 1 == 1)
+                .map(|(_, n)| format!("CAP_{n}"))
+                .collect()
         };
         let caps = names(self.capabilities);
         let kinds = [
-            (libc::CLONE_NEWPID, "pid"), (libc::CLONE_NEWNET, "network"), (libc::CLONE_NEWIPC, "ipc"),
-            (libc::CLONE_NEWUTS, "uts"), (libc::CLONE_NEWNS, "mount"), (libc::CLONE_NEWCGROUP, "cgroup"),
+            (libc::CLONE_NEWPID, "pid"),
+            (libc::CLONE_NEWNET, "network"),
+            (libc::CLONE_NEWIPC, "ipc"),
+            (libc::CLONE_NEWUTS, "uts"),
+            (libc::CLONE_NEWNS, "mount"),
+            (libc::CLONE_NEWCGROUP, "cgroup"),
         ];
-        let namespaces: Vec<_> = kinds.iter().filter(|(f, _)| self.namespaces & *f as u64 != 0).map(|(_, n)| json!({"type": n})).collect();
+        let namespaces: Vec<_> =
+            kinds.iter().filter(|(f, _)| self.namespaces & *f as u64 != 0).map(|(_, n)| json!({"type": n})).collect();
         let mount = |to: &str, kind: &str, options: &[&str]| json!({"destination": to, "type": kind, "source": kind, "options": options});
         let mut mounts = vec![
             mount("/proc", "proc", &["nosuid", "nodev", "noexec"]),
@@ -302,7 +344,8 @@ impl Rootfs {
         file("etc/group", 0o644, b"root:x:0:\n");
         std::fs::set_permissions(self.path.join("private"), PermissionsExt::from_mode(0o700)).unwrap();
         std::fs::set_permissions(self.path.join("tmp"), PermissionsExt::from_mode(0o1777)).unwrap();
-        let applets = "sh grep cat pwd id hostname env sort umask readlink ls sed touch mkdir chmod head wc mknod mount kill tty";
+        let applets =
+            "sh grep cat pwd id hostname env sort umask readlink ls sed touch mkdir chmod head wc mknod mount kill tty";
         for applet in applets.split(' ') {
             std::os::unix::fs::symlink("busybox", self.path.join("bin").join(applet)).unwrap();
         }
@@ -341,7 +384,9 @@ pub(crate) fn runcs(rootfs: &Rootfs, case: &Case) -> Outcome {
     };
     command.arg("--root").arg(rootfs.dir.path().join("runc")).args(["run", "--bundle"]).arg(&bundle).arg(&id);
     let (code, output, error) = if case.tty { with_terminal(&mut command) } else { with_pipes(&mut command) };
-    let failure = error.lines().chain(output.lines()).find_map(|l| l.split_once("unable to start container process: ").or_else(|| l.split_once("runc run failed: ")));
+    let failure = error.lines().chain(output.lines()).find_map(|l| {
+        l.split_once("unable to start container process: ").or_else(|| l.split_once("runc run failed: "))
+    });
     match failure {
         Some((_, text)) => Outcome::Refused(text.trim_end_matches('"').replace("\\\"", "\"").trim().to_owned()),
         // Since 1.2 runc's code for a program that cannot be executed is 255, before it was 1.
@@ -359,7 +404,9 @@ fn with_pipes(command: &mut std::process::Command) -> (i32, String, String) {
 fn with_terminal(command: &mut std::process::Command) -> (i32, String, String) {
     let (mut master, mut terminal) = (-1, -1);
     // SAFETY: both descriptors are written to locals; no name or settings are passed.
-    let made = unsafe { libc::openpty(&raw mut master, &raw mut terminal, std::ptr::null_mut(), std::ptr::null(), std::ptr::null()) };
+    let made = unsafe {
+        libc::openpty(&raw mut master, &raw mut terminal, std::ptr::null_mut(), std::ptr::null(), std::ptr::null())
+    };
     assert_eq!(made, 0);
     // SAFETY: the descriptors are new and ours.
     let (master, terminal) = unsafe { (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(terminal)) };
@@ -390,7 +437,10 @@ pub(crate) fn ours(rootfs: &Rootfs, case: &Case, plan: &ContainerPlan) -> Outcom
     for mount in &mut plan.mounts {
         if mount.kind == MOUNT_CGROUP_V1 {
             let c = |path: &Path| CString::new(path.to_str().unwrap()).unwrap();
-            let groups = hierarchies.v1.iter().map(|v1| (c(Path::new(v1.mount.file_name().unwrap())), Some(c(&v1.mount.join(&id)))));
+            let groups = hierarchies
+                .v1
+                .iter()
+                .map(|v1| (c(Path::new(v1.mount.file_name().unwrap())), Some(c(&v1.mount.join(&id)))));
             mount.options = groups.collect();
         }
     }
@@ -475,7 +525,9 @@ pub(crate) fn difference(theirs: &Outcome, ours: &Outcome) -> Option<String> {
             let (mut x, mut y) = (x.clone(), y.clone());
             x.sort();
             y.sort();
-            let only = |a: &[String], b: &[String]| a.iter().filter(|l| !b.contains(l)).cloned().collect::<Vec<_>>().join("\n  ");
+            let only = |a: &[String], b: &[String]| {
+                a.iter().filter(|l| !b.contains(l)).cloned().collect::<Vec<_>>().join("\n  ")
+            };
             (a != b || x != y).then(|| format!("runc ({a}):\n  {}\nours ({b}):\n  {}", only(&x, &y), only(&y, &x)))
         }
         (theirs, ours) => Some(format!("runc: {theirs:?}\nours: {ours:?}").chars().take(3000).collect()),

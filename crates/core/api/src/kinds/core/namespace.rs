@@ -44,10 +44,10 @@ pub fn validate_finalize(new: &Value) -> ErrorList {
 
 fn default(namespace: &mut Value) {
     let name = meta::name(namespace).to_owned();
-    if !name.is_empty() {
-        if let Some(labels) = meta::metadata_mut(namespace).and_then(|metadata| object_mut(metadata, "labels")) {
-            labels[NAME_LABEL] = name.into();
-        }
+    if !name.is_empty()
+        && let Some(labels) = meta::metadata_mut(namespace).and_then(|metadata| object_mut(metadata, "labels"))
+    {
+        labels[NAME_LABEL] = name.into();
     }
     if object_mut(namespace, "spec").is_none() {
         return;

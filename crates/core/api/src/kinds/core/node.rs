@@ -197,7 +197,8 @@ fn update(new: &Value, old: &Value) -> ErrorList {
     let spec = Path::new("spec");
     let (new_cidrs, old_cidrs) = (new["spec"].list("podCIDRs"), old["spec"].list("podCIDRs"));
     if !old_cidrs.is_empty() {
-        let changed = || forbidden(&spec.child("podCIDRs"), "node updates may not change podCIDR except from \"\" to valid");
+        let changed =
+            || forbidden(&spec.child("podCIDRs"), "node updates may not change podCIDR except from \"\" to valid");
         if new_cidrs.len() == old_cidrs.len() {
             found.extend(old_cidrs.iter().zip(new_cidrs).filter(|(old, new)| old != new).map(|_| changed()));
         } else {

@@ -82,10 +82,8 @@ fn validate(secret: &Value) -> ErrorList {
     let has = |key: &str| secret["data"].get(key).is_some();
     let missing = |key: &str| required(&data.key(key), "");
     match secret.text("type") {
-        "kubernetes.io/service-account-token" => {
-            if secret["metadata"]["annotations"].text(ACCOUNT_NAME).is_empty() {
-                found.push(required(&Path::new("metadata").child("annotations").key(ACCOUNT_NAME), ""));
-            }
+        "kubernetes.io/service-account-token" if secret["metadata"]["annotations"].text(ACCOUNT_NAME).is_empty() => {
+            found.push(required(&Path::new("metadata").child("annotations").key(ACCOUNT_NAME), ""));
         }
         "kubernetes.io/dockercfg" => found.extend(json_object(secret, ".dockercfg", &data)),
         "kubernetes.io/dockerconfigjson" => found.extend(json_object(secret, ".dockerconfigjson", &data)),
@@ -125,12 +123,16 @@ fn go_json_problem(bytes: &[u8]) -> Option<String> {
         }
         Err(problem) if problem.is_eof() => Some("unexpected end of JSON input".to_owned()),
         Err(problem) => {
-            let before: usize =
-                bytes.split(|byte| *byte == b'\n').take(problem.line().saturating_sub(1)).map(|line| line.len() + 1).sum();
+            let before: usize = bytes
+                .split(|byte| *byte == b'\n')
+                .take(problem.line().saturating_sub(1))
+                .map(|line| line.len() + 1)
+                .sum();
             let at = (before + problem.column()).saturating_sub(1);
             let shown = bytes.get(at).map_or(' ', |byte| char::from(*byte));
             let first = bytes.iter().position(|byte| !byte.is_ascii_whitespace()) == Some(at);
-            let place = if first { "looking for beginning of value" } else { "looking for beginning of object key string" };
+            let place =
+                if first { "looking for beginning of value" } else { "looking for beginning of object key string" };
             Some(format!("invalid character '{shown}' {place}"))
         }
     }

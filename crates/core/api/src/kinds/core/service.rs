@@ -138,7 +138,9 @@ fn external_address(service: &Value) -> String {
         "LoadBalancer" => {
             let ingress = service["status"]["loadBalancer"].list("ingress").iter();
             let given: std::collections::BTreeSet<&str> = ingress
-                .map(|ingress| if ingress.text("ip").is_empty() { ingress.text("hostname") } else { ingress.text("ip") })
+                .map(
+                    |ingress| if ingress.text("ip").is_empty() { ingress.text("hostname") } else { ingress.text("ip") },
+                )
                 .filter(|address| !address.is_empty())
                 .collect();
             let all: Vec<&str> = given.into_iter().chain(own).collect();

@@ -218,8 +218,8 @@ fn signing_request(request: &Value, now: Timestamp) -> Vec<Value> {
 
 fn pod_certificate(request: &Value, _: Timestamp) -> Vec<Value> {
     let spec = &request["spec"];
-    let conditions = request["status"].list("conditions").iter().map(|condition| condition.text("type"));
-    let state = conditions.filter(|of| matches!(*of, "Issued" | "Denied" | "Failed")).next_back().unwrap_or("Pending");
+    let mut conditions = request["status"].list("conditions").iter().map(|condition| condition.text("type"));
+    let state = conditions.rfind(|of| matches!(*of, "Issued" | "Denied" | "Failed")).unwrap_or("Pending");
     vec![
         name(request),
         json!(spec.text("podName")),

@@ -13,9 +13,7 @@ use shim::sys::{
 use std::ffi::CString;
 use std::path::{Component, Path, PathBuf};
 
-pub(super) fn plan(
-    inner: &Inner, sandbox: &Sandbox, container: &Container,
-) -> Result<Vec<MountPlan>, RuntimeError> {
+pub(super) fn plan(inner: &Inner, sandbox: &Sandbox, container: &Container) -> Result<Vec<MountPlan>, RuntimeError> {
     let mut own: Vec<(PathBuf, &Mount)> =
         container.config.mounts.iter().map(|mount| (clean(&mount.container_path), mount)).collect();
     // What is mounted below another comes after it.

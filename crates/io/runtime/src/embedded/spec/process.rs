@@ -12,7 +12,10 @@ use shim::wire::Bytes;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 pub(super) fn plan(
-    sandbox: &Sandbox, config: &ContainerConfig, image: &ImageConfig, users: &Users,
+    sandbox: &Sandbox,
+    config: &ContainerConfig,
+    image: &ImageConfig,
+    users: &Users,
 ) -> Result<ProcessPlan, RuntimeError> {
     let user = users.resolve(&config.security, &image.user).map_err(RuntimeError::Failed)?;
     let workdir = [config.working_dir.as_str(), image.working_dir.as_str(), "/"];
@@ -58,9 +61,7 @@ pub(super) fn arguments(config: &ContainerConfig, image: &ImageConfig) -> Result
 
 /// The image's variables, then the container's, which replace those of the same name where they stand; and, as runc
 /// does, the user's home unless one is set.
-fn environment(
-    sandbox: &Sandbox, config: &ContainerConfig, image: &ImageConfig, home: &str,
-) -> Vec<(String, String)> {
+fn environment(sandbox: &Sandbox, config: &ContainerConfig, image: &ImageConfig, home: &str) -> Vec<(String, String)> {
     let mut env: Vec<(String, String)> = vec![("PATH".into(), DEFAULT_PATH.into())];
     if config.tty {
         env.push(("TERM".into(), "xterm".into()));
@@ -124,15 +125,40 @@ pub(super) fn signal(name: &str) -> Option<i32> {
         return real_time(64, rest);
     }
     let names = [
-        ("HUP", libc::SIGHUP), ("INT", libc::SIGINT), ("QUIT", libc::SIGQUIT), ("ILL", libc::SIGILL),
-        ("TRAP", libc::SIGTRAP), ("ABRT", libc::SIGABRT), ("IOT", libc::SIGABRT), ("BUS", libc::SIGBUS),
-        ("FPE", libc::SIGFPE), ("KILL", libc::SIGKILL), ("USR1", libc::SIGUSR1), ("SEGV", libc::SIGSEGV),
-        ("USR2", libc::SIGUSR2), ("PIPE", libc::SIGPIPE), ("ALRM", libc::SIGALRM), ("TERM", libc::SIGTERM),
-        ("STKFLT", 16), ("CHLD", libc::SIGCHLD), ("CLD", libc::SIGCHLD), ("CONT", libc::SIGCONT),
-        ("STOP", libc::SIGSTOP), ("TSTP", libc::SIGTSTP), ("TTIN", libc::SIGTTIN), ("TTOU", libc::SIGTTOU),
-        ("URG", libc::SIGURG), ("XCPU", libc::SIGXCPU), ("XFSZ", libc::SIGXFSZ), ("VTALRM", libc::SIGVTALRM),
-        ("PROF", libc::SIGPROF), ("WINCH", libc::SIGWINCH), ("IO", libc::SIGIO), ("POLL", libc::SIGIO),
-        ("PWR", libc::SIGPWR), ("SYS", libc::SIGSYS),
+        ("HUP", libc::SIGHUP),
+        ("INT", libc::SIGINT),
+        ("QUIT", libc::SIGQUIT),
+        ("ILL", libc::SIGILL),
+        ("TRAP", libc::SIGTRAP),
+        ("ABRT", libc::SIGABRT),
+        ("IOT", libc::SIGABRT),
+        ("BUS", libc::SIGBUS),
+        ("FPE", libc::SIGFPE),
+        ("KILL", libc::SIGKILL),
+        ("USR1", libc::SIGUSR1),
+        ("SEGV", libc::SIGSEGV),
+        ("USR2", libc::SIGUSR2),
+        ("PIPE", libc::SIGPIPE),
+        ("ALRM", libc::SIGALRM),
+        ("TERM", libc::SIGTERM),
+        ("STKFLT", 16),
+        ("CHLD", libc::SIGCHLD),
+        ("CLD", libc::SIGCHLD),
+        ("CONT", libc::SIGCONT),
+        ("STOP", libc::SIGSTOP),
+        ("TSTP", libc::SIGTSTP),
+        ("TTIN", libc::SIGTTIN),
+        ("TTOU", libc::SIGTTOU),
+        ("URG", libc::SIGURG),
+        ("XCPU", libc::SIGXCPU),
+        ("XFSZ", libc::SIGXFSZ),
+        ("VTALRM", libc::SIGVTALRM),
+        ("PROF", libc::SIGPROF),
+        ("WINCH", libc::SIGWINCH),
+        ("IO", libc::SIGIO),
+        ("POLL", libc::SIGIO),
+        ("PWR", libc::SIGPWR),
+        ("SYS", libc::SIGSYS),
     ];
     names.into_iter().find(|(n, _)| *n == name).map(|(_, number)| number)
 }
@@ -155,7 +181,8 @@ mod tests {
     #[test]
     fn commands_follow_cri() {
         // entrypoint, cmd, command, args, result
-        let cases: [(&[&str], &[&str], &[&str], &[&str], &[&str]); 6] = [
+        type Words = &'static [&'static str];
+        let cases: [(Words, Words, Words, Words, Words); 6] = [
             (&["e"], &["c"], &[], &[], &["e", "c"]),
             (&["e"], &["c"], &["x"], &[], &["x"]),
             (&["e"], &["c"], &[], &["y"], &["e", "y"]),
@@ -164,8 +191,7 @@ mod tests {
             (&[], &["c"], &[], &["y"], &["y"]),
         ];
         for (entrypoint, cmd, command, args, expected) in cases {
-            let image =
-                ImageConfig { entrypoint: strings(entrypoint), cmd: strings(cmd), ..ImageConfig::default() };
+            let image = ImageConfig { entrypoint: strings(entrypoint), cmd: strings(cmd), ..ImageConfig::default() };
             let mut config = super::super::tests::config();
             config.command = strings(command);
             config.args = strings(args);
@@ -197,8 +223,17 @@ mod tests {
     #[test]
     fn signals_have_names_and_numbers() {
         let cases = [
-            ("SIGTERM", Some(15)), ("term", Some(15)), ("9", Some(9)), ("SIGRTMIN+3", Some(37)), ("RTMAX-1", Some(63)),
-            ("SIGQUIT", Some(3)), ("", None), ("SIGNOPE", None), ("0", None), ("65", None), ("RTMIN+99", None),
+            ("SIGTERM", Some(15)),
+            ("term", Some(15)),
+            ("9", Some(9)),
+            ("SIGRTMIN+3", Some(37)),
+            ("RTMAX-1", Some(63)),
+            ("SIGQUIT", Some(3)),
+            ("", None),
+            ("SIGNOPE", None),
+            ("0", None),
+            ("65", None),
+            ("RTMIN+99", None),
         ];
         for (name, number) in cases {
             assert_eq!(signal(name), number, "{name}");

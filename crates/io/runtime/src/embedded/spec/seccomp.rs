@@ -99,7 +99,8 @@ fn parse(text: &[u8], bounding: u64) -> Result<Profile, String> {
         return Err(format!("flag {flag} is not supported"));
     }
     let mapped = raw.arch_map.iter().flatten().filter(|map| map.architecture == "SCMP_ARCH_X86_64");
-    let mut arches = mapped.flat_map(|map| map.sub_architectures.iter().flatten()).chain(raw.architectures.iter().flatten());
+    let mut arches =
+        mapped.flat_map(|map| map.sub_architectures.iter().flatten()).chain(raw.architectures.iter().flatten());
     let x86 = arches.any(|arch| arch == "SCMP_ARCH_X86");
     let default_errno = raw.default_errno_ret.unwrap_or(libc::EPERM as u16);
     let mut rules = Vec::new();

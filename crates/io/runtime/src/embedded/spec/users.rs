@@ -155,14 +155,15 @@ mod tests {
             "root:x:0:0:root:/root:/bin/sh\nwww:x:33:33::/:\nother:x:1000:100::/:\nbroken\nx:y:z:1\n",
             "root:x:0:\nwheel:x:10:root,www\nwww:x:33:\nstaff:x:50:www, other\n",
         );
-        let security = |user: Option<i64>, name: &str, group: Option<i64>, more: &[i64], strict: bool| SecurityContext {
-            run_as_user: user,
-            run_as_username: name.into(),
-            run_as_group: group,
-            supplemental_groups: more.to_vec(),
-            strict_groups: strict,
-            ..SecurityContext::default()
-        };
+        let security =
+            |user: Option<i64>, name: &str, group: Option<i64>, more: &[i64], strict: bool| SecurityContext {
+                run_as_user: user,
+                run_as_username: name.into(),
+                run_as_group: group,
+                supplemental_groups: more.to_vec(),
+                strict_groups: strict,
+                ..SecurityContext::default()
+            };
         let cases = [
             (security(None, "", None, &[], false), "", (0, 0, vec![0, 10])),
             (security(None, "", None, &[], false), "www", (33, 33, vec![33, 10, 50])),

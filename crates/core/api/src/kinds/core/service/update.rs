@@ -90,12 +90,11 @@ fn drop_dependent(new: &mut Value, old: &Value) {
         }
     }
     let balanced = |service: &Value| of_type(service, &["LoadBalancer"]);
-    let dependent: [(&str, fn(&Value) -> bool); 2] =
-        [("healthCheckNodePort", needs_health_check), ("externalTrafficPolicy", is_external)];
-    for (field, needed) in dependent {
-        if needed(old) && !needed(new) && same(new, field) {
-            remove(&mut new["spec"], field);
-        }
+    if needs_health_check(old) && !needs_health_check(new) && same(new, "healthCheckNodePort") {
+        remove(&mut new["spec"], "healthCheckNodePort");
+    }
+    if is_external(old) && !is_external(new) && same(new, "externalTrafficPolicy") {
+        remove(&mut new["spec"], "externalTrafficPolicy");
     }
     for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
         if balanced(old) && !balanced(new) && same(new, field) {
