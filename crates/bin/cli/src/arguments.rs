@@ -22,6 +22,8 @@ pub enum Command {
     Down(Down),
     /// What runs, where, and how it is
     Status(Status),
+    /// Why a Pod is not what it should be: the cause, the evidence, the fix
+    Why(Why),
     /// Images of this machine's minke
     #[command(subcommand)]
     Image(Image),
@@ -75,6 +77,23 @@ pub struct Status {
     /// `json` for scripts
     #[arg(short, long, value_parser = ["json"])]
     pub output: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Why {
+    /// `pod/NAME`
+    #[arg(value_name = "KIND/NAME")]
+    pub object: String,
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+    /// Of any cluster; `KUBECONFIG`, then this instance's, unless given
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    pub instance: Instance,
+    /// Exit with 3 when something is wrong
+    #[arg(long)]
+    pub exit_code: bool,
 }
 
 #[derive(Debug, Args)]

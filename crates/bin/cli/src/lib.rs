@@ -8,3 +8,4 @@ pub mod image;
 pub mod manifests;
 pub mod run;
 pub mod status;
+pub mod why;

@@ -41,6 +41,10 @@ fn start(command: Command) -> Result<ExitCode> {
             Command::Up(settings) => up::run(&settings).await?,
             Command::Down(down) => down::run(&down).await?,
             Command::Run(run) => return run::run(&run).await,
+            Command::Why(why) => {
+                let fine = cli::why::run(&why).await?;
+                return Ok(if fine || !why.exit_code { ExitCode::SUCCESS } else { ExitCode::from(3) });
+            }
             Command::Status(status) => cli::status::run(status).await?,
             Command::Image(image) => cli::image::run(image).await?,
             Command::Kubectl(passed) => return Err(exec_kubectl(&passed.arguments)),

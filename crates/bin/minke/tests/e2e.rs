@@ -11,5 +11,9 @@ mod cluster;
 mod commands;
 #[path = "e2e/pods.rs"]
 mod pods;
+#[path = "e2e/port_forward.rs"]
+mod port_forward;
+#[path = "e2e/probes.rs"]
+mod probes;
 #[path = "e2e/refusals.rs"]
 mod refusals;

@@ -44,6 +44,8 @@ pub fn rules(group: &str, kind: &str) -> &'static Rules {
         ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => &rows::VALIDATING_POLICY,
         ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding") => &rows::VALIDATING_POLICY_BINDING,
         ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration") => &rows::WEBHOOKS,
+        ("apiregistration.k8s.io", "APIService") => &rows::STATUS_APART,
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => &rows::STATUS_APART_COUNTED,
         ("apps", "ControllerRevision") => &rows::CONTROLLER_REVISION,
         ("apps", "DaemonSet") => &workloads::DAEMON_SET,
         ("apps", "Deployment") => &workloads::DEPLOYMENT,
@@ -55,6 +57,7 @@ pub fn rules(group: &str, kind: &str) -> &'static Rules {
         ("certificates.k8s.io", "CertificateSigningRequest") => &rows::CERTIFICATE_SIGNING_REQUEST,
         ("certificates.k8s.io", "ClusterTrustBundle") => &rows::CLUSTER_TRUST_BUNDLE,
         ("certificates.k8s.io", "PodCertificateRequest") => &rows::POD_CERTIFICATE_REQUEST,
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => &rows::STATUS_APART_COUNTED,
         ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => &rows::PRIORITY_LEVEL,
         ("networking.k8s.io", "IPAddress") => &rows::IP_ADDRESS,
         ("networking.k8s.io", "Ingress") => &rows::INGRESS,
@@ -63,6 +66,7 @@ pub fn rules(group: &str, kind: &str) -> &'static Rules {
         ("networking.k8s.io", "ServiceCIDR") => &rows::SERVICE_CIDR,
         ("node.k8s.io", "RuntimeClass") => &rows::RUNTIME_CLASS,
         ("policy", "PodDisruptionBudget") => &rows::POD_DISRUPTION_BUDGET,
+        ("resource.k8s.io", "DeviceClass") => &rows::DEVICE_CLASS,
         ("resource.k8s.io", "DeviceTaintRule") => &rows::DEVICE_TAINT_RULE,
         ("resource.k8s.io", "ResourceClaim") => &rows::RESOURCE_CLAIM,
         ("resource.k8s.io", "ResourceSlice") => &rows::RESOURCE_SLICE,
@@ -72,6 +76,7 @@ pub fn rules(group: &str, kind: &str) -> &'static Rules {
         ("storage.k8s.io", "StorageClass") => &rows::STORAGE_CLASS,
         ("storage.k8s.io", "VolumeAttachment") => &rows::VOLUME_ATTACHMENT,
         ("storage.k8s.io", "VolumeAttributesClass") => &rows::VOLUME_ATTRIBUTES_CLASS,
+        ("storagemigration.k8s.io", "StorageVersionMigration") => &rows::STATUS_APART,
         _ => &Rules::PLAIN,
     }
 }

@@ -212,6 +212,9 @@ pub struct History {
     pub before: Option<ContainerStateTerminated>,
     /// The latest run is shown as `lastState` although no other followed: the runtime has lost it.
     pub lost: bool,
+    /// The latest run was ended only to be replaced, where the policy alone would not start another: until that one runs
+    /// nothing of it is shown, because the API lets no such container leave the terminated state.
+    pub replaced: bool,
     /// What hindered the last start, until one succeeds (upstream's reason cache).
     pub reason: Option<Reason>,
     /// The dead container before the latest, whose logs are still kept.
@@ -232,6 +235,7 @@ impl History {
 
     /// A run has begun.
     pub fn begin(&mut self, facts: Facts) {
+        self.replaced = false;
         self.attempt = Some(self.next_attempt());
         self.lost = false;
         self.facts = Some(facts);

@@ -235,6 +235,10 @@ fn states(view: &View<'_>, container: &Container) -> (ApiState, ApiState) {
         let running = ContainerStateRunning { started_at: Some(time(run.started_at)) };
         return (ApiState { running: Some(running), ..ApiState::default() }, ended(history.latest.as_ref()));
     }
+    if let (true, None, Some(latest)) = (history.replaced && !view.ending, &history.reason, &history.latest) {
+        let running = ContainerStateRunning { started_at: latest.started_at.clone() };
+        return (ApiState { running: Some(running), ..ApiState::default() }, ended(history.before.as_ref()));
+    }
     let over = matches!(container.state, ContainerState::Exited { restart: Restart::Never, .. });
     match (&history.reason, &history.latest) {
         (Some(reason), latest) if !view.ending && !over => {

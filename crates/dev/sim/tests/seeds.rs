@@ -19,7 +19,9 @@ fn seeds() {
                 return failures;
             }
             match sim::run(seed) {
-                Ok(report) => assert!(report.revisions > 100, "seed {seed} did nothing: {report:?}"),
+                // What a start writes alone is about 75.
+                Ok(report) if report.acknowledged == 0 => failures.push(format!("seed {seed} did nothing: {report:?}")),
+                Ok(_) => {}
                 Err(error) => failures.push(error.to_string()),
             }
         }

@@ -22,15 +22,30 @@ pub(crate) struct Tools {
     pub(crate) kubectl: PathBuf,
     /// `busybox.tar` and `nginx.tar`, docker archives.
     pub(crate) images: PathBuf,
+    /// Upstream's recorded answers, unpacked.
+    pub(crate) golden: PathBuf,
 }
 
 pub(crate) fn run() -> Result<Tools> {
     packages()?;
     let directory = target_directory()?.join("tools");
     std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    let tools = Tools { kubectl: kubectl(&directory)?, images: directory.join("images") };
+    let tools =
+        Tools { kubectl: kubectl(&directory)?, images: directory.join("images"), golden: directory.join("golden") };
+    unpack(&tools.golden)?;
     images::make(&tools.images)?;
     Ok(tools)
+}
+
+/// The archives below `golden/` of the checkout, always anew: they are small and may have changed.
+fn unpack(directory: &Path) -> Result<()> {
+    std::fs::create_dir_all(directory)?;
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../golden");
+    for archive in ["api", "behaviour", "fixtures"] {
+        let archive = golden.join(format!("{archive}.tar.gz"));
+        process::run("tar", ["xzf".as_ref(), archive.as_os_str(), "-C".as_ref(), directory.as_os_str()])?;
+    }
+    Ok(())
 }
 
 /// Cargo's target directory, as this program lies in it.

@@ -17,6 +17,7 @@ pub(crate) fn run() -> Result<()> {
         let mut cargo = Command::new("cargo");
         cargo.args(["test", "--workspace", "--no-fail-fast"]);
         cargo.env("MINKE_TEST_KUBECTL", &tools.kubectl).env("MINKE_TEST_IMAGES", &tools.images);
+        cargo.env("MINKE_GOLDEN", &tools.golden);
         process::check(&mut cargo)
     })?;
     println!("all checks passed in {:.0} s", began.elapsed().as_secs_f64());

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use store::kv::{Kv, Range, StoreError, WatchItem};
 use tokio::sync::watch;
 
@@ -81,6 +82,22 @@ impl Caches {
         let mut applied = self.applied.subscribe();
         // The sender lives as long as `self`.
         let _ = applied.wait_for(|applied| *applied >= revision).await;
+    }
+
+    /// Waits until an object is there, at most as long as `limit`.
+    pub(crate) async fn wait_for_object(&self, resource: GroupResource, namespace: &str, name: &str, limit: Duration) {
+        let Some(cache) = self.by_resource.get(&resource) else {
+            return;
+        };
+        let key = cache.resource.key(namespace, name);
+        let (_, _, mut cursor) = cache.list_and_cursor(&key);
+        let there = async {
+            while cache.get(&key).is_none() {
+                cursor.woken().await;
+            }
+        };
+        // Who waits looks itself whether it came.
+        let _ = tokio::time::timeout(limit, there).await;
     }
 
     /// Waits until everything that is committed now has been applied.

@@ -127,6 +127,11 @@ impl<'a> Call<'a> {
         if self.resource.namespaced { self.info.namespace.clone() } else { String::new() }
     }
 
+    /// The group by which errors name the kind: one type of events serves two groups, and goes by the first.
+    pub(crate) fn kind_group(&self) -> &'static str {
+        if self.resource.kind == "Event" { "" } else { self.resource.group }
+    }
+
     pub(crate) fn not_found(&self, name: &str) -> crate::refusal::Refusal {
         crate::refusal::Refusal::not_found(self.resource.group, self.resource.plural, name)
     }

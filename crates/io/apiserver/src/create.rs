@@ -1,6 +1,7 @@
 //! `create`: decode, fill in, admit, validate, store (apiserver `registry/rest/create.go`).
 
 use crate::admission::{self, Operation};
+use crate::authorization::escalation;
 use crate::call::{Answer, Call};
 use crate::commit::Committed;
 use crate::decode_body::{self, Expected};
@@ -12,9 +13,12 @@ use crate::{convert, managed_fields, stored, world};
 use api::meta;
 use schema::field::ErrorList;
 use serde_json::Value;
+use std::time::Duration;
 
 /// Names drawn from `generateName` before giving up (upstream `RetryGenerateName`).
 const NAME_ATTEMPTS: usize = 8;
+/// How long a create waits for what a controller is about to make (upstream's service account admission asks ten times).
+const AWAITED_AT_MOST: Duration = Duration::from_secs(1);
 /// Room that `generateName` leaves for the suffix (upstream `names/generate.go`).
 const GENERATED_BASE_MAX: usize = 58;
 
@@ -63,7 +67,11 @@ async fn attempt(call: &Call<'_>, mut object: Value, options: &WriteOptions) -> 
     };
     let request = server::admission_request(call, Operation::Create, &name, &within, None, options.dry_run);
     managed_fields::created(call, &mut object, options);
+    if let Some((resource, namespace, name)) = admission::waits_for(&request, &object) {
+        call.server.caches.wait_for_object(resource, &namespace, name, AWAITED_AT_MOST).await;
+    }
     call.warn_all(admission::mutate(&request, &mut object)?);
+    refuse_escalation(call, &object, None)?;
     call.warn_all((kind_rules.prepare_warnings)(&object));
     // Held until the write is done.
     let _held = call.server.services.allocate(call, &mut object, None, options.dry_run)?;
@@ -76,9 +84,6 @@ async fn attempt(call: &Call<'_>, mut object: Value, options: &WriteOptions) -> 
     refuse_invalid(call, &name, &found)?;
     call.warn_all((kind_rules.warnings)(&object, None));
     call.warn_all(admission::validate(&request, &object)?);
-    if !meta::resource_version(&object).is_empty() {
-        return Err(errors::plain("resourceVersion should not be set on objects to be created"));
-    }
     warn_missing_controller(call);
     if options.dry_run {
         return dry(call, object, &name, generated).await;
@@ -132,7 +137,7 @@ pub(crate) fn ensure_namespace(object: &mut Value, namespace: &str) -> Result<()
 
 /// System fields of a new object.
 fn fill(call: &Call<'_>, object: &mut Value) {
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"] {
         meta::unset(object, field);
     }
     meta::set(object, "uid", world::uid(&*call.server.world));
@@ -150,11 +155,28 @@ fn generate_name(call: &Call<'_>, object: &mut Value) -> bool {
     true
 }
 
+/// Nobody grants through RBAC what they do not hold. `new` is as admission left it.
+pub(crate) fn refuse_escalation(call: &Call<'_>, new: &Value, old: Option<&Value>) -> Result<()> {
+    if call.resource.group != escalation::GROUP {
+        return Ok(());
+    }
+    let namespace = call.namespace();
+    let write = escalation::Write {
+        user: call.user,
+        resource: call.resource.plural,
+        namespace: &namespace,
+        path_name: &call.info.name,
+        new,
+        old,
+    };
+    escalation::check(&write, &call.server.authorizer, &call.server.caches)
+}
+
 pub(crate) fn refuse_invalid(call: &Call<'_>, name: &str, found: &ErrorList) -> Result<()> {
     if found.is_empty() {
         return Ok(());
     }
-    Err(errors::invalid(call.resource.group, call.resource.kind, name, found))
+    Err(errors::invalid(call.kind_group(), call.resource.kind, name, found))
 }
 
 /// A write that nobody will act upon says so.

@@ -8,7 +8,6 @@ use crate::go_order;
 use crate::query::{FieldValidation, WriteOptions};
 use crate::refusal::Refusal;
 use crate::update;
-use api::meta;
 use schema::decode::{self, Decoded};
 use schema::field::{ErrorType, FieldError};
 use schema::patch::{self, Kind, PatchError};
@@ -25,7 +24,7 @@ pub(crate) async fn patch(call: &Call<'_>) -> Result<Answer> {
     let produce = |old: &Value| {
         let patched = apply(call, kind, &parsed, old)?;
         let new = decode(call, kind, patched, &parsed, options.field_validation)?;
-        update::check_name(call, &new).map_err(|refusal| namespace_words(call, &new, refusal))?;
+        update::check_name(call, &new)?;
         Ok(new)
     };
     update::change(call, &options, strategy, None, &produce).await
@@ -116,14 +115,4 @@ fn decode(call: &Call<'_>, kind: Kind, patched: Value, parsed: &Decoded, validat
     }
     decode_body::default(&mut value, expected.of, expected);
     Ok(value)
-}
-
-/// A patch that moves an object to another namespace is refused in other words than an update.
-fn namespace_words(call: &Call<'_>, new: &Value, refusal: Refusal) -> Refusal {
-    if meta::name(new) == call.info.name {
-        return Refusal::bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request",
-        );
-    }
-    refusal
 }

@@ -3,7 +3,6 @@
 mod binding;
 mod connect;
 mod eviction;
-mod finalize;
 mod kubelet;
 mod logs;
 mod reviews;
@@ -14,7 +13,7 @@ mod tunnel;
 use crate::call::{Answer, Call};
 use crate::errors::{self, Result};
 use crate::update::{STATUS, Strategy};
-use api::kinds::core::pod;
+use api::kinds::core::{namespace, pod};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Handler {
@@ -22,7 +21,6 @@ pub(crate) enum Handler {
     Binding,
     Eviction,
     Token,
-    Finalize,
     Scale,
     Log,
     /// exec, attach, portforward.
@@ -53,7 +51,6 @@ impl Handler {
             ("services", "proxy") => Some(Self::ServiceProxy),
             ("nodes", "proxy") => Some(Self::NodeProxy),
             ("serviceaccounts", "token") => Some(Self::Token),
-            ("namespaces", "finalize") => Some(Self::Finalize),
             (_, "scale") => Some(Self::Scale),
             _ => None,
         }
@@ -69,7 +66,6 @@ impl Handler {
             Self::Binding => binding::bind(call).await,
             Self::Eviction => eviction::evict(call).await,
             Self::Token => token::request(call).await,
-            Self::Finalize => finalize::finalize(call).await,
             Self::Scale => scale::scale(call).await,
             Self::Log => logs::log(call).await,
             Self::Stream => connect::stream(call).await,
@@ -96,10 +92,20 @@ const RESIZE: Strategy = Strategy {
     counts: true,
 };
 
+/// Takes finalizers out of a namespace's spec; the last one lets it go (upstream `registry/core/namespace`
+/// `FinalizeREST`).
+const FINALIZE: Strategy = Strategy {
+    prepare: |_, new, old| namespace::prepare_finalize(new, old),
+    validate: |_, new, _| namespace::validate_finalize(new),
+    main: false,
+    counts: false,
+};
+
 /// How a change through a subresource without a handler of its own goes.
 pub(crate) fn strategy(call: &Call<'_>, name: &str) -> Result<Strategy> {
     match (call.resource.plural, name) {
         ("certificatesigningrequests", "approval") => Ok(STATUS),
+        ("namespaces", "finalize") => Ok(FINALIZE),
         ("pods", "ephemeralcontainers") => Ok(EPHEMERAL_CONTAINERS),
         ("pods", "resize") => Ok(RESIZE),
         (plural, name) => Err(errors::not_supported(&format!("{plural}/{name}"))),

@@ -62,7 +62,7 @@ pub(crate) async fn update(call: &Call<'_>) -> Result<Answer> {
     Ok(changed)
 }
 
-/// The name in a body must be the path's (apiserver `checkName`).
+/// Name and namespace in a body must be the path's (apiserver `checkName`, `EnsureObjectNamespaceMatchesRequestNamespace`).
 pub(crate) fn check_name(call: &Call<'_>, body: &Value) -> Result<()> {
     let name = meta::name(body);
     if !name.is_empty() && name != call.info.name {
@@ -73,10 +73,9 @@ pub(crate) fn check_name(call: &Call<'_>, body: &Value) -> Result<()> {
     }
     let namespace = meta::namespace(body);
     if !namespace.is_empty() && call.resource.namespaced && namespace != call.info.namespace {
-        return Err(Refusal::bad_request(format!(
-            "the namespace of the object ({namespace}) does not match the namespace on the URL ({})",
-            call.info.namespace
-        )));
+        return Err(Refusal::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     }
     Ok(())
 }
@@ -148,6 +147,7 @@ fn prepare(
         managed_fields::updated(call, &mut new, old, options);
     }
     call.warn_all(admission::mutate(&request, &mut new)?);
+    create::refuse_escalation(call, &new, Some(old))?;
     check_revision(call, rules, &new, old)?;
     // An unconditional update goes on top of what is there.
     meta::set(&mut new, "resourceVersion", meta::resource_version(old));
@@ -179,19 +179,19 @@ fn prepare(
 /// Optimistic locking: the object's `resourceVersion` is the present one, or absent where the kind allows that.
 fn check_revision(call: &Call<'_>, rules: &Rules, new: &Value, old: &Value) -> Result<()> {
     let wanted = meta::resource_version(new);
-    let (group, name) = (call.resource.group, call.info.name.as_str());
+    let name = call.info.name.as_str();
     if wanted.is_empty() || wanted == "0" {
         if rules.unconditional_update {
             return Ok(());
         }
         let path = Path::new("metadata").child("resourceVersion");
         let found = vec![field::invalid(&path, 0, "must be specified for an update")];
-        return Err(errors::invalid(group, call.resource.kind, name, &found));
+        return Err(errors::invalid(call.kind_group(), call.resource.kind, name, &found));
     }
     if wanted == meta::resource_version(old) {
         return Ok(());
     }
-    Err(errors::conflict(group, call.resource.plural, name, errors::MODIFIED))
+    Err(errors::conflict(call.resource.group, call.resource.plural, name, errors::MODIFIED))
 }
 
 /// What no update changes.
@@ -269,13 +269,14 @@ pub(crate) async fn store(
 }
 
 /// An object under deletion without grace whose last finalizer goes, goes itself (`deleteWithoutFinalizers`).
+/// Namespaces have finalizers in their spec as well; those go by `/finalize`.
 fn is_finished(new: &Value, old: &Value) -> bool {
-    let had = meta::finalizers(old).next().is_some();
-    let waits = meta::finalizers(new).next().is_some();
-    // Namespaces have finalizers in their spec as well, and go by `/finalize`.
-    let held = new["kind"] == "Namespace" && new["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
-    had && !waits
-        && !held
+    let in_spec = |object: &Value| {
+        object["kind"] == "Namespace" && object["spec"]["finalizers"].as_array().is_some_and(|all| !all.is_empty())
+    };
+    let held = |object: &Value| meta::finalizers(object).next().is_some() || in_spec(object);
+    held(old)
+        && !held(new)
         && meta::deletion_timestamp(old).is_some()
         && meta::deletion_grace_period_s(new).unwrap_or(0) == 0
 }

@@ -1,11 +1,11 @@
 //! Carries out one action of a Pod's machine and answers with the input that the action's comment names.
 
 use crate::container::{self, Attempt, LABEL_CONTAINER};
-use crate::{Shared, register, sources};
+use crate::{Shared, hooks, register, sources};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod, Secret};
+use k8s_openapi::api::core::v1::{Container, ContainerUser, LinuxContainerUser, Pod, Secret};
 use kubelet::pod::{Action, ContainerName, Exit, Found, Input, PodEvent, PullFailure};
-use runtime::types::{Auth, ContainerStatus, Image, Mount, Propagation, RuntimeError, SandboxStatus};
+use runtime::types::{Auth, ContainerStatus, Image, Mount, ProcessUser, Propagation, RuntimeError, SandboxStatus};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,12 +35,6 @@ impl Effects {
 
     pub(crate) async fn carry_out(&self, action: Action, pod: &Arc<Pod>) {
         match action {
-            Action::PrepareVolumes => match self.prepare(pod).await {
-                Ok(()) => self.answer(Input::VolumesReady),
-                Err(error) => {
-                    self.answer(Input::VolumesFailed { reason: error.reason, message: error.message });
-                }
-            },
             Action::CreateSandbox { attempt } => self.create_sandbox(pod, attempt).await,
             Action::EnsureImage { container, image } => self.ensure_image(pod, container, &image).await,
             Action::StartContainer { container, attempt, image_id } => {
@@ -79,13 +73,13 @@ impl Effects {
                 self.answer(Input::VolumesGone);
             }
             Action::RunHook { container, id, hook } => {
-                let result = Err("lifecycle hooks are not supported by minke yet".to_owned());
+                let result = hooks::run_by_name(&self.shared, pod, &container.0, &id, hook).await;
                 self.answer(Input::HookDone { container, id, hook, result });
             }
-            Action::StartProbes { container, .. } => {
-                tracing::error!(uid = self.uid, container = container.0, "probes are not supported by minke yet");
-            }
-            Action::StopProbes { .. }
+            // The worker does these itself: the prober and the volumes' task live as long as it.
+            Action::PrepareVolumes
+            | Action::StartProbes { .. }
+            | Action::StopProbes { .. }
             | Action::DeleteObject
             | Action::WriteStatus(_)
             | Action::Event(_)
@@ -93,7 +87,8 @@ impl Effects {
         }
     }
 
-    async fn prepare(&self, pod: &Pod) -> Result<(), crate::volumes::VolumeError> {
+    /// Makes the Pod's directory and its volumes; idempotent.
+    pub(crate) async fn prepare(&self, pod: &Pod) -> Result<(), crate::volumes::VolumeError> {
         let directory = self.shared.volumes.pod_directory(&self.uid);
         let made = tokio::fs::create_dir_all(&directory).await;
         made.map_err(|error| crate::volumes::VolumeError {
@@ -148,7 +143,7 @@ impl Effects {
         match (policy, present) {
             ("Never", None) => self.answer(Input::ImageFailed { container: name, failure: PullFailure::Never }),
             ("Never" | "IfNotPresent", Some(found)) => self.answer(ready(name, found, true)),
-            _ => {
+            (_, imported) => {
                 let event = PodEvent {
                     warning: false,
                     reason: "Pulling",
@@ -157,9 +152,14 @@ impl Effects {
                 };
                 self.shared.events.pod(pod, &event);
                 let auths = self.credentials(pod, image).await;
-                match self.shared.runtime.pull_image(image, &auths).await {
-                    Ok(found) => self.answer(ready(name, found, false)),
-                    Err(error) => {
+                match (self.shared.runtime.pull_image(image, &auths).await, imported) {
+                    (Ok(found), _) => self.answer(ready(name, found, false)),
+                    (Err(RuntimeError::Unreachable(why)), Some(found)) => {
+                        let field_path = container::field_path(pod, &name.0);
+                        self.shared.events.pod(pod, &stands_in(image, &why, field_path));
+                        self.answer(ready(name, found, true));
+                    }
+                    (Err(error), _) => {
                         let failure = PullFailure::Pull(error.to_string());
                         self.answer(Input::ImageFailed { container: name, failure });
                     }
@@ -209,7 +209,9 @@ impl Effects {
             }
         };
         self.shared.pods.set_container(&self.uid, &name.0, &id);
-        self.answer(Input::Created { container: name.clone(), id: id.clone(), user: None });
+        let status = self.shared.runtime.container_status(&id).await.ok();
+        let user = status.and_then(|status| status.user).map(container_user);
+        self.answer(Input::Created { container: name.clone(), id: id.clone(), user });
         match self.shared.runtime.start_container(&id).await {
             Ok(status) => self.answer(Input::Started { container: name, id, at: time(status.started_at_ns) }),
             Err(error) => {
@@ -315,6 +317,22 @@ fn time(ns: i64) -> Timestamp {
     Timestamp::from_nanosecond(i128::from(ns)).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
+/// An image imported by hand is used although the policy asks for the registry's, which cannot be reached at all.
+fn stands_in(image: &str, why: &str, field_path: String) -> PodEvent {
+    let message = format!("No registry of image \"{image}\" can be reached, so the image on this node is used: {why}");
+    PodEvent { warning: true, reason: "ImportedImageUsed", message, field_path }
+}
+
+fn container_user(user: ProcessUser) -> ContainerUser {
+    let supplemental_groups = user.supplemental_groups.into_iter().map(i64::from).collect();
+    let linux = LinuxContainerUser {
+        uid: user.uid.into(),
+        gid: user.gid.into(),
+        supplemental_groups: Some(supplemental_groups),
+    };
+    ContainerUser { linux: Some(linux) }
+}
+
 /// The runtime's exit as the machine wants it, with the termination message.
 pub(crate) async fn exit(shared: &Shared, pod: &Pod, name: &str, id: &str, exit: &runtime::types::Exit) -> Exit {
     let status = shared.runtime.container_status(id).await.ok();
@@ -326,7 +344,8 @@ pub(crate) async fn exit(shared: &Shared, pod: &Pod, name: &str, id: &str, exit:
     };
     Exit {
         code: exit.code,
-        signal: exit.signal,
+        // Upstream's runtimes tell a signal by the code alone.
+        signal: 0,
         oom_killed: exit.oom_killed,
         started_at,
         finished_at: time(exit.finished_at_ns),
@@ -338,7 +357,8 @@ pub(crate) async fn exit(shared: &Shared, pod: &Pod, name: &str, id: &str, exit:
 fn termination_message(shared: &Shared, pod: &Pod, container: &Container, attempt: u32, failed: bool) -> String {
     let path = crate::podfiles::termination_log(shared, pod, container, attempt);
     let mut bytes = std::fs::read(path).unwrap_or_default();
-    bytes.truncate(MESSAGE_BYTES);
+    // The end says more than the beginning; upstream keeps it too.
+    bytes.drain(..bytes.len().saturating_sub(MESSAGE_BYTES));
     let fall_back = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
     if bytes.is_empty() && failed && fall_back {
         let log =

@@ -5,9 +5,12 @@ pub mod config;
 mod container;
 mod effects;
 mod events;
+mod hooks;
+mod live;
 pub mod network;
 mod podfiles;
 mod pods;
+mod prober;
 mod register;
 pub mod server;
 mod sources;
@@ -48,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) volumes: volumes::Volumes,
     pub(crate) events: events::Recorder,
     pub(crate) pods: pods::Index,
+    pub(crate) watches: live::Watches,
     /// What runs beside the parts: streams of exec and attach, the end of orphans. It ends with the node.
     pub(crate) tasks: TaskTracker,
     /// Set off when the node has told the API that it is Ready.
@@ -66,7 +70,7 @@ impl Node {
             volumes::Volumes::new(&config.data_dir, client.clone()).allocatable(register::allocatable(&config));
         let events = events::Recorder::new(client.clone(), &config.name);
         let shared =
-            Shared { config, client, runtime, volumes, events, pods: pods::Index::default(), tasks: TaskTracker::new(), ready: Notify::new() };
+            Shared { config, client, runtime, volumes, events, pods: pods::Index::default(), watches: live::Watches::default(), tasks: TaskTracker::new(), ready: Notify::new() };
         Self { shared: Arc::new(shared) }
     }
 

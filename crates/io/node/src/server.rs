@@ -4,6 +4,9 @@
 pub(crate) mod exec;
 mod follow;
 pub(crate) mod logs;
+mod port_forward;
+mod spdy;
+mod streams;
 mod websocket;
 
 use crate::{NodeError, Shared};
@@ -82,6 +85,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>, allowed: bool) 
         (_, ["attach", namespace, pod, container]) => {
             exec::answer(&shared, request, exec::Call::Attach, [namespace, pod, container], &query).await
         }
+        (_, ["portForward", namespace, pod]) => port_forward::answer(&shared, request, [namespace, pod]),
         _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
     }
 }

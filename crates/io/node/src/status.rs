@@ -1,5 +1,6 @@
-//! Writing a Pod's status: one writer per Pod, the newest status wins, as a merge patch of what differs. Deletion of
-//! the object comes after the last status.
+//! Writing a Pod's status: one writer per Pod, the newest status wins, as a strategic merge patch of what differs.
+//! Conditions are merged by type and only the kubelet's own are sent: others (readiness gates) have other writers. Deletion
+//! of the object comes after the last status.
 
 use crate::Shared;
 use api::write::{Target, Verb, Write};
@@ -7,6 +8,7 @@ use client::transport::CallError;
 use client::typed::{Client, target};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -58,9 +60,9 @@ fn newest(wanted: &mut watch::Receiver<Wanted>) -> (Option<Box<PodStatus>>, bool
 }
 
 async fn send(shared: &Shared, pod: &Pod, target: &Target, last: &Value, new: &Value) -> Result<(), CallError> {
-    let Some(difference) = difference(last, new) else { return Ok(()) };
+    let Some(difference) = status_patch(last, new) else { return Ok(()) };
     let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": difference});
-    let write = Write { verb: Verb::MergePatch, target: target.clone(), body: patch.to_string().into() };
+    let write = Write { verb: Verb::StrategicPatch, target: target.clone(), body: patch.to_string().into() };
     shared.client.transport().write(write).await.map(drop)
 }
 
@@ -78,6 +80,60 @@ async fn delete_object(client: &Client, pod: &Pod) {
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(Duration::from_secs(10));
     }
+}
+
+/// The other lists of a status that a strategic merge patch would merge: each is written as a whole.
+const MERGED: [&str; 3] = ["podIPs", "hostIPs", "resourceClaimStatuses"];
+const CONDITIONS: &str = "conditions";
+const ORDER: &str = "$setElementOrder/conditions";
+
+/// The strategic merge patch that turns the status `old` into `new`; `None` when there is nothing to tell.
+fn status_patch(old: &Value, new: &Value) -> Option<Value> {
+    let without = |status: &Value| {
+        let mut fields = status.as_object().cloned().unwrap_or_default();
+        let conditions = fields.remove(CONDITIONS);
+        (Value::Object(fields), conditions.and_then(|list| list.as_array().cloned()).unwrap_or_default())
+    };
+    let ((old, old_conditions), (new, new_conditions)) = (without(old), without(new));
+    let mut patch = match difference(&old, &new) {
+        Some(Value::Object(patch)) => patch,
+        _ => Map::new(),
+    };
+    for list in MERGED {
+        if let Some(Value::Array(items)) = patch.get_mut(list) {
+            items.push(json!({"$patch": "replace"}));
+        }
+    }
+    let conditions = conditions_patch(&old_conditions, &new_conditions);
+    if !conditions.is_empty() {
+        let order: Vec<_> = new_conditions.iter().map(|condition| json!({"type": condition["type"]})).collect();
+        patch.insert(ORDER.to_owned(), order.into());
+        patch.insert(CONDITIONS.to_owned(), conditions.into());
+    }
+    (!patch.is_empty()).then_some(Value::Object(patch))
+}
+
+/// What differs of the kubelet's own conditions.
+fn conditions_patch(old: &[Value], new: &[Value]) -> Vec<Value> {
+    let kind = |condition: &Value| condition["type"].as_str().unwrap_or_default().to_owned();
+    let own = |list: &[Value]| -> BTreeMap<String, Value> {
+        let own = list.iter().map(|condition| (kind(condition), condition.clone()));
+        own.filter(|(kind, _)| kubelet::conditions::is_own(kind)).collect()
+    };
+    let mut old = own(old);
+    let mut patch = Vec::new();
+    for condition in new.iter().filter(|condition| kubelet::conditions::is_own(&kind(condition))) {
+        let changed = match old.remove(&kind(condition)) {
+            Some(before) => difference(&before, condition),
+            None => Some(condition.clone()),
+        };
+        patch.extend(changed.map(|mut changed| {
+            changed["type"] = condition["type"].clone();
+            changed
+        }));
+    }
+    patch.extend(old.into_keys().map(|kind| json!({"$patch": "delete", "type": kind})));
+    patch
 }
 
 /// The merge patch (RFC 7386) that turns `old` into `new`; `None` when they are equal.
@@ -114,5 +170,34 @@ mod tests {
         ] {
             assert_eq!(difference(&old, &new), patch, "{old} -> {new}");
         }
+    }
+
+    #[test]
+    fn conditions_are_merged_by_type_and_others_left_alone() {
+        let condition = |kind: &str, status: &str| json!({"type": kind, "status": status});
+        let old = json!({"phase": "Pending", "podIPs": [{"ip": "::1"}], "conditions": [
+            condition("example.com/gate", "False"), condition("Ready", "False"), condition("Initialized", "True"),
+            {"type": "ContainersReady", "status": "False", "reason": "ContainersNotReady"},
+        ]});
+        let new = json!({"phase": "Running", "podIPs": [{"ip": "::2"}], "conditions": [
+            condition("example.com/gate", "Unknown"), condition("Ready", "True"), condition("ContainersReady", "True"),
+            condition("PodScheduled", "True"),
+        ]});
+        let patch = json!({
+            "phase": "Running",
+            "podIPs": [{"ip": "::2"}, {"$patch": "replace"}],
+            "$setElementOrder/conditions": [
+                {"type": "example.com/gate"}, {"type": "Ready"}, {"type": "ContainersReady"}, {"type": "PodScheduled"}
+            ],
+            "conditions": [
+                condition("Ready", "True"),
+                {"type": "ContainersReady", "status": "True", "reason": null},
+                condition("PodScheduled", "True"),
+                {"$patch": "delete", "type": "Initialized"},
+            ],
+        });
+        assert_eq!(status_patch(&old, &new), Some(patch));
+        let others = json!({"conditions": [condition("example.com/gate", "True")]});
+        assert_eq!(status_patch(&json!({}), &others), None);
     }
 }

@@ -102,6 +102,11 @@ impl Volumes {
         (self.tokens.next_renewal(uid(pod)), problems)
     }
 
+    /// How long until a token of the Pod wants renewal.
+    pub fn next_renewal(&self, uid: &str) -> Option<Duration> {
+        self.tokens.next_renewal(uid)
+    }
+
     /// What `container` mounts of the prepared volumes. `environment` is for `subPathExpr`; the error is that of a
     /// `CreateContainerConfigError`.
     pub async fn mounts(

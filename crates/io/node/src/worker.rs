@@ -2,12 +2,15 @@
 
 use crate::Shared;
 use crate::effects::{Effects, remove_logs};
+use crate::live::Live;
+use crate::prober::Probers;
 use crate::status::{self, Wanted};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kubelet::machine::PodMachine;
-use kubelet::pod::{Action, Input, Now};
+use kubelet::pod::{Action, HookKind, Input, Now};
 use runtime::types::SandboxStatus;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -54,6 +57,8 @@ impl Worker {
         let effects = Arc::new(Effects::new(self.shared.clone(), self.uid.clone(), self.outbox.clone()));
         let mut recovered = effects.recover(sandboxes, &self.pod).await;
         let mut wake_at: Option<Duration> = None;
+        let mut probers = Probers::new(self.shared.clone(), self.outbox.clone());
+        let mut live: Option<Live> = None;
         loop {
             let timer = sleep_until(wake_at);
             let input = tokio::select! {
@@ -63,11 +68,16 @@ impl Worker {
             };
             if let Input::Spec(pod) = &input {
                 self.pod = pod.clone();
+                if let Some(live) = &live {
+                    live.set(pod.clone());
+                }
             }
             let first = matches!(input, Input::Spec(_)).then(|| recovered.take()).flatten();
             for input in std::iter::once(input).chain(first) {
+                probers.observe(&input);
                 let step = machine.step(input, now());
                 wake_at = step.wake_at;
+                let post_start = post_start(&step.actions);
                 for action in step.actions {
                     match action {
                         Action::WriteStatus(status) => {
@@ -79,6 +89,25 @@ impl Worker {
                             remove_logs(&self.shared.config.data_dir, &self.pod);
                             return self.uid;
                         }
+                        Action::StartProbes { container, id } => {
+                            let held = post_start.contains(&id);
+                            probers.start(&self.pod, container, id, held);
+                        }
+                        Action::StopProbes { id, .. } => probers.stop(&id),
+                        Action::PrepareVolumes => {
+                            let (outbox, before) = (self.outbox.clone(), live.take());
+                            let pod = self.pod.clone();
+                            live = Some(Live::start(&self.shared, effects.clone(), pod, outbox, before));
+                        }
+                        Action::TearDownVolumes => {
+                            let (effects, pod, live) = (effects.clone(), self.pod.clone(), live.take());
+                            tasks.spawn(async move {
+                                if let Some(live) = live {
+                                    live.end().await;
+                                }
+                                effects.carry_out(Action::TearDownVolumes, &pod).await;
+                            });
+                        }
                         action => {
                             let effects = effects.clone();
                             let pod = self.pod.clone();
@@ -89,6 +118,15 @@ impl Worker {
             }
         }
     }
+}
+
+/// The containers whose postStart begins now.
+fn post_start(actions: &[Action]) -> BTreeSet<String> {
+    let begins = |action: &Action| match action {
+        Action::RunHook { id, hook: HookKind::PostStart, .. } => Some(id.clone()),
+        _ => None,
+    };
+    actions.iter().filter_map(begins).collect()
 }
 
 async fn sleep_until(at: Option<Duration>) {

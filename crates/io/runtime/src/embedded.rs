@@ -265,7 +265,15 @@ impl Runtime for Embedded {
     }
 
     async fn image_status(&self, image: &str) -> Result<Option<Image>, RuntimeError> {
-        Ok(self.inner.images.resolve(image).map(image_of))
+        if let Some(found) = self.inner.images.resolve(image) {
+            return Ok(Some(image_of(found)));
+        }
+        match images::Reference::parse(image) {
+            Ok(_) | Err(images::InvalidReference::Id(_)) => Ok(None),
+            Err(reason) => {
+                Err(RuntimeError::InvalidImageName(format!("couldn't parse image name {image:?}: {reason}")))
+            }
+        }
     }
 
     async fn pull_image(&self, image: &str, auths: &[Auth]) -> Result<Image, RuntimeError> {
@@ -280,6 +288,7 @@ impl Runtime for Embedded {
         match self.inner.images.pull(image, &auths, |_| {}).await {
             Ok(image) => Ok(image_of(image)),
             Err(e @ PullError::InvalidName { .. }) => Err(RuntimeError::InvalidImageName(e.to_string())),
+            Err(e) if e.is_unreachable() => Err(RuntimeError::Unreachable(e.to_string())),
             Err(e) => Err(RuntimeError::Pull(e.to_string())),
         }
     }

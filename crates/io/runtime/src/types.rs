@@ -188,6 +188,16 @@ pub struct ContainerStatus {
     pub log_path: PathBuf,
     /// Host pid of its first process while it runs.
     pub pid: Option<i32>,
+    /// Whom its first process runs as.
+    pub user: Option<ProcessUser>,
+}
+
+/// CRI `LinuxContainerUser`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessUser {
+    pub uid: u32,
+    pub gid: u32,
+    pub supplemental_groups: Vec<u32>,
 }
 
 /// CRI `PodSandboxStatus` with its containers.
@@ -253,6 +263,9 @@ pub enum RuntimeError {
     /// The registry's own words.
     #[error("{0}")]
     Pull(String),
+    /// No registry answered at all.
+    #[error("{0}")]
+    Unreachable(String),
     #[error("{0}")]
     InvalidImageName(String),
     #[error("{0}")]

@@ -158,3 +158,37 @@ fn made_or_empty(group: &str, version: &str, kind: &str) -> Value {
     (rules(group, kind).default)(&mut object);
     object
 }
+
+/// Kinds with `/status` take it there and nowhere else.
+#[test]
+fn the_main_door_sets_no_status() {
+    let mut open = Vec::new();
+    for resource in crate::table::resources() {
+        // A kubelet registers its Node with the status; a Service's update looks at more than this object has.
+        let apart = resource.group.is_empty() && matches!(resource.kind, "Node" | "Service");
+        if apart || !resource.stored || !resource.subresources.iter().any(|one| one.name == "status") {
+            continue;
+        }
+        let rules = rules(resource.group, resource.kind);
+        let object = |mark: &str| {
+            json!({
+                "apiVersion": resource.api_version(), "kind": resource.kind, "metadata": {"name": "x"}, "spec": {},
+                "status": {"mark": mark},
+            })
+        };
+        let mut created = object("new");
+        (rules.prepare_create)(&mut created);
+        let mut updated = object("new");
+        (rules.prepare_update)(&mut updated, &object("old"));
+        if created["status"]["mark"] == "new" || updated["status"]["mark"] != "old" {
+            open.push(resource.qualified());
+        }
+        let mut status = object("new");
+        status["spec"] = json!({"mark": true});
+        (rules.prepare_status_update)(&mut status, &object("old"));
+        if status["spec"] != json!({}) || status["status"]["mark"] != "new" {
+            open.push(format!("{}/status", resource.qualified()));
+        }
+    }
+    assert_eq!(open, Vec::<String>::new());
+}

@@ -382,7 +382,9 @@ impl PodMachine {
         }
         let Some(spec) = &self.pod.spec else { return false };
         let Some(common) = container.spec(spec).and_then(|spec| spec.common) else { return false };
-        match restart::verdict(common, spec, exit_code) {
+        let verdict = restart::verdict(common, spec, exit_code);
+        self.containers[i].history.replaced = forced && matches!(verdict, Verdict::Stay);
+        match verdict {
             _ if forced => true,
             Verdict::Stay => false,
             Verdict::Restart => true,

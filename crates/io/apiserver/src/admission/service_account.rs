@@ -1,5 +1,6 @@
 //! ServiceAccount: a Pod runs as an account of its namespace and finds that account's token mounted.
 
+use super::namespace_lifecycle;
 use super::pod::{self, CONTAINER_LISTS, items, push, text};
 use super::{Operation, Request};
 use crate::lookup::{GroupResource, Lookup};
@@ -20,7 +21,9 @@ const TOKEN_LIFETIME_S: i64 = 3607;
 pub fn waits_for(request: &Request<'_>, new: &Value) -> Option<(GroupResource, String, &'static str)> {
     let name = text(&new["spec"], "serviceAccountName");
     let wanted = request.is("", "pods") && request.operation == Operation::Create && matches!(name, "" | "default");
-    if !wanted || pod::is_mirror(new) || find(request.lookup, request.namespace, "default").is_some() {
+    // A namespace that takes no Pods gets no account either.
+    let refused = namespace_lifecycle::check(request, new).is_err();
+    if !wanted || refused || pod::is_mirror(new) || find(request.lookup, request.namespace, "default").is_some() {
         return None;
     }
     Some((ACCOUNTS, request.namespace.to_owned(), "default"))

@@ -1,7 +1,8 @@
 //! Nobody grants through RBAC what they do not hold (upstream `pkg/registry/rbac/escalation_check.go`,
 //! `component-helpers/auth/rbac/validation`).
 
-use super::rbac::{GROUP, aggregate, path_matches, role_rules, strings};
+pub(crate) use super::rbac::GROUP;
+use super::rbac::{aggregate, path_matches, role_rules, strings};
 use super::{Attributes, Authorizer, go_quoted};
 use crate::authentication::{MASTERS, User};
 use crate::lookup::Lookup;

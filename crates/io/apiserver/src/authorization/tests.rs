@@ -164,6 +164,51 @@ fn nobody_grants_more_than_they_have() {
 }
 
 #[test]
+fn what_stands_in_a_role_already_is_judged_again() {
+    let (rules, all) = (json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]), json!(["*"]));
+    let (cluster, authorizer) = (with_role(cluster(), rules), Authorizer::default());
+    let wide = json!({
+        "metadata": {"name": "n", "labels": {"a": "b"}, "ownerReferences": [{"name": "o"}], "finalizers": ["x/y"]},
+        "rules": [{"apiGroups": all, "resources": all, "verbs": all}],
+    });
+    let changed = |change: &dyn Fn(&mut Value)| {
+        let mut new = wide.clone();
+        change(&mut new);
+        new
+    };
+    let groups = [&["system:authenticated"][..], &["system:authenticated", "system:masters"][..]];
+    let mut told = Vec::new();
+    for groups in groups {
+        let alice = user("alice", groups);
+        let allowed = |resource, new: &Value| {
+            let write =
+                escalation::Write { user: &alice, resource, namespace: "ns", path_name: "n", new, old: Some(&wide) };
+            escalation::check(&write, &authorizer, &cluster).is_ok()
+        };
+        told.push((
+            allowed("roles", &changed(&|new| new["metadata"]["finalizers"] = json!([]))),
+            allowed("roles", &changed(&|new| new["metadata"]["labels"] = json!({}))),
+            allowed("roles", &changed(&|new| new["rules"] = json!([]))),
+            allowed("configmaps", &changed(&|new| new["metadata"]["labels"] = json!({}))),
+        ));
+    }
+    assert_eq!(told, [(true, false, true, true), (true, true, true, true)]);
+    // Who aggregates may gather anything.
+    let alice = user("alice", &[]);
+    let new = json!({"metadata": {"name": "n"}, "aggregationRule": {"clusterRoleSelectors": [{}]}});
+    let write = escalation::Write {
+        user: &alice,
+        resource: "clusterroles",
+        namespace: "",
+        path_name: "",
+        new: &new,
+        old: None,
+    };
+    let refusal = escalation::check(&write, &authorizer, &cluster).unwrap_err();
+    assert!(refusal.message.ends_with("must have cluster-admin privileges to use the aggregationRule"), "{refusal:?}");
+}
+
+#[test]
 fn reviews_are_validated() {
     let (cluster, authorizer) = (cluster(), Authorizer::default());
     let ask = |kind: &str, spec: Value| {

@@ -1,8 +1,9 @@
-//! exec and attach over WebSocket, sub-protocols `v5.channel.k8s.io` and `v4` (KEP-4006): the first byte of each
-//! message names its channel.
+//! exec and attach, here over WebSocket (over SPDY: `streams`), sub-protocols `v5.channel.k8s.io` and `v4` (KEP-4006): the
+//! first byte of each message names its channel.
 
+use super::spdy::upgrade;
 use super::websocket::{self, Socket};
-use super::{Body, Query, text};
+use super::{Body, Query, streams, text};
 use crate::Shared;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream::{SplitSink, SplitStream};
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
+use tokio::sync::oneshot::error::RecvError;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -38,9 +40,9 @@ pub(super) enum Call {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Size {
-    width: u16,
-    height: u16,
+pub(super) struct Size {
+    pub(super) width: u16,
+    pub(super) height: u16,
 }
 
 pub(super) async fn answer(
@@ -61,18 +63,23 @@ pub(super) async fn answer(
     let Some(id) = id else {
         return text(StatusCode::NOT_FOUND, &format!("container not found (\"{container}\")"));
     };
+    let (runtime, wanted) = (shared.runtime.clone(), config.clone());
+    let open = async move {
+        match call {
+            Call::Exec => runtime.exec(&id, wanted).await,
+            Call::Attach => runtime.attach(&id, wanted).await,
+        }
+    };
+    if !upgrade::is_websocket(request.headers()) {
+        return streams::answer(shared, request, &config, open);
+    }
     let (response, socket, _) = match websocket::accept(request, &PROTOCOLS) {
         Ok(accepted) => accepted,
         Err(refusal) => return refusal,
     };
-    let tasks = shared.tasks.clone();
-    let shared = shared.clone();
-    tasks.spawn(async move {
+    shared.tasks.spawn(async move {
         let Some(socket) = socket.await else { return };
-        let session = match call {
-            Call::Exec => shared.runtime.exec(&id, config).await,
-            Call::Attach => shared.runtime.attach(&id, config).await,
-        };
+        let session = open.await;
         run(socket, session).await;
     });
     response
@@ -100,8 +107,8 @@ async fn drive(sink: &mut Sink, messages: SplitStream<Socket>, session: Session)
     let Session { stdin, stdout, stderr, resize, exit } = session;
     let (sender, mut frames) = mpsc::channel::<Bytes>(16);
     let outputs = async {
-        let out = pump(STDOUT, stdout, sender.clone());
-        let err = pump(STDERR, stderr, sender.clone());
+        let out = pump(stdout, Channel(STDOUT, sender.clone()));
+        let err = pump(stderr, Channel(STDERR, sender.clone()));
         tokio::join!(out, err);
         drop(sender);
     };
@@ -118,27 +125,45 @@ async fn drive(sink: &mut Sink, messages: SplitStream<Socket>, session: Session)
         exit.await
     };
     tokio::select! {
-        exit = ended => match exit {
-            Ok(Ok(0)) => json!({"metadata": {}, "status": "Success"}),
-            Ok(Ok(code)) => exit_status(code),
-            Ok(Err(error)) => failure(&error.to_string()),
-            Err(_) => failure("the container runtime ended"),
-        },
+        exit = ended => outcome(exit),
         // The client has gone: dropping the session ends an exec.
         () = inputs => failure("the client closed the connection"),
     }
 }
 
-async fn pump(channel: u8, reader: Option<Reader>, frames: mpsc::Sender<Bytes>) {
+/// Where a process's output goes.
+pub(super) trait Output {
+    /// A byte to begin each piece with.
+    fn head(&self) -> Option<u8> {
+        None
+    }
+    /// Whether more can be sent.
+    fn put(&mut self, data: Bytes) -> impl Future<Output = bool> + Send;
+}
+
+/// A channel of the WebSocket.
+struct Channel(u8, mpsc::Sender<Bytes>);
+
+impl Output for Channel {
+    fn head(&self) -> Option<u8> {
+        Some(self.0)
+    }
+
+    async fn put(&mut self, data: Bytes) -> bool {
+        self.1.send(data).await.is_ok()
+    }
+}
+
+pub(super) async fn pump(reader: Option<Reader>, mut output: impl Output) {
     let Some(mut reader) = reader else { return };
     let mut buffer = BytesMut::new();
     loop {
         buffer.reserve(CHUNK_BYTES);
-        buffer.put_u8(channel);
+        buffer.extend(output.head());
         match reader.read_buf(&mut buffer).await {
             Ok(0) | Err(_) => return,
             Ok(_) => {
-                if frames.send(buffer.split().freeze()).await.is_err() {
+                if !output.put(buffer.split().freeze()).await {
                     return;
                 }
             }
@@ -177,6 +202,16 @@ async fn inputs(
     }
 }
 
+/// The Status for how a process ended.
+pub(super) fn outcome(exit: Result<Result<i32, RuntimeError>, RecvError>) -> Value {
+    match exit {
+        Ok(Ok(0)) => json!({"metadata": {}, "status": "Success"}),
+        Ok(Ok(code)) => exit_status(code),
+        Ok(Err(error)) => failure(&error.to_string()),
+        Err(_) => failure("the container runtime ended"),
+    }
+}
+
 /// What kubectl turns into its own exit code.
 fn exit_status(code: i32) -> Value {
     json!({
@@ -188,7 +223,7 @@ fn exit_status(code: i32) -> Value {
     })
 }
 
-fn failure(message: &str) -> Value {
+pub(super) fn failure(message: &str) -> Value {
     let message = format!("Internal error occurred: {message}");
     json!({"metadata": {}, "status": "Failure", "message": message, "reason": "InternalError", "code": 500})
 }

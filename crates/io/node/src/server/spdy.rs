@@ -1,11 +1,12 @@
-//! SPDY/3.1 as Kubernetes speaks it for exec, attach and port-forward (kubectl up to 1.29 and 1.30 for them, and tunnelled in
-//! WebSocket messages since: KEP-4006). `frame` and `headers` are the codec and `session` the rules of streams, none of
+//! SPDY/3.1 as Kubernetes speaks it for exec, attach and port-forward: kubectl up to 1.29 (1.30 for port-forward) on a plain
+//! upgraded connection, later ones port-forward in WebSocket messages (KEP-4006). `upgrade` opens either. `frame` and `headers` are the codec and `session` the rules of streams, none of
 //! which does any input or output; `connection` runs a session on a pair of byte streams.
 
 pub(super) mod connection;
 mod frame;
 mod headers;
 mod session;
+pub(super) mod upgrade;
 
 #[cfg(test)]
 mod tests;

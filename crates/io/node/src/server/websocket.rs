@@ -25,7 +25,7 @@ pub(super) fn accept(
     if !upgrade.eq_ignore_ascii_case("websocket") {
         return Err(text(
             StatusCode::BAD_REQUEST,
-            "unable to upgrade: only WebSocket streams are supported by minke yet",
+            "unable to upgrade: not a WebSocket request",
         ));
     }
     let offered: Vec<&str> = header(SEC_WEBSOCKET_PROTOCOL).unwrap_or_default().split(',').map(str::trim).collect();

@@ -3,13 +3,13 @@
 use super::sandbox::Sandbox;
 use super::state::{self, ContainerRecord};
 use super::{Inner, blocking, failed, lock, new_id, now_ns, purge, spec};
-use crate::types::{ContainerConfig, ContainerState, ContainerStatus, Exit, RuntimeError, RuntimeEvent};
+use crate::types::{ContainerConfig, ContainerState, ContainerStatus, Exit, ProcessUser, RuntimeError, RuntimeEvent};
 use images::Lease;
 use shim::plan::ProcessPlan;
 use shim::proto::{ExitRecord, Reply, Request, Stop, Target};
 use shim::wire::Wire;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::watch;
 
 /// How far a container is.
@@ -30,6 +30,7 @@ pub(super) struct Container {
     stop_signal: i32,
     log_path: PathBuf,
     phase: watch::Sender<Phase>,
+    user: OnceLock<ProcessUser>,
     /// What an exec starts from.
     process: Mutex<Option<Arc<ProcessPlan>>>,
     /// Keeps the image's layers, and those of image volumes.
@@ -52,6 +53,7 @@ impl Container {
             id,
             config,
             created_at_ns,
+            user: OnceLock::new(),
             stop_signal,
             phase: watch::Sender::new(phase),
             process: Mutex::default(),
@@ -94,7 +96,16 @@ impl Container {
             annotations: self.config.annotations.clone(),
             log_path: self.log_path.clone(),
             pid,
+            user: self.user(),
         }
+    }
+
+    fn user(&self) -> Option<ProcessUser> {
+        if let Some(user) = self.user.get() {
+            return Some(user.clone());
+        }
+        let process = self.process().ok()?;
+        Some(ProcessUser { uid: process.uid, gid: process.gid, supplemental_groups: process.groups.clone() })
     }
 
     /// The process an exec starts from; read back after a restart.
@@ -185,8 +196,10 @@ pub(super) async fn create(
     let id = new_id()?;
     let record = ContainerRecord { config, created_at_ns: now_ns(), stop_signal };
     let container = Arc::new(Container::new(&sandbox, id.clone(), record.clone(), Phase::Created, leases));
-    let made = container.clone();
+    let (made, inner) = (container.clone(), inner.clone());
     blocking(move || {
+        let user = spec::user(&inner, &made.config, &image)?;
+        made.user.set(user).ok();
         let dir = &made.dir;
         for part in ["upper", "work"] {
             std::fs::create_dir_all(dir.join(part)).map_err(failed(dir.display()))?;

@@ -12,7 +12,7 @@ pub(super) use users::Users;
 use super::Inner;
 use super::container::Container;
 use super::sandbox::Sandbox;
-use crate::types::{ContainerConfig, NamespaceMode, RuntimeError};
+use crate::types::{ContainerConfig, NamespaceMode, ProcessUser, RuntimeError};
 use shim::plan::{ContainerPlan, RootPlan};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -36,6 +36,13 @@ pub(super) fn check(config: &ContainerConfig, image: &images::ImageConfig) -> Re
 /// The signal that asks it to end: the Pod's, the image's, SIGTERM.
 pub(super) fn stop_signal(config: &str, image: &str) -> i32 {
     [config, image].into_iter().find_map(process::signal).unwrap_or(libc::SIGTERM)
+}
+
+/// Whom the container's process will run as.
+pub(super) fn user(inner: &Inner, config: &ContainerConfig, image: &images::Image) -> Result<ProcessUser, RuntimeError> {
+    let users = users::of_image(inner, image)?;
+    let user = users.resolve(&config.security, &image.config.user).map_err(RuntimeError::Failed)?;
+    Ok(ProcessUser { uid: user.uid, gid: user.gid, supplemental_groups: user.groups })
 }
 
 pub(super) fn plan(

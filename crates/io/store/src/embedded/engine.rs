@@ -130,6 +130,11 @@ impl<D: Disk> Engine<D> {
         self.state.read().leases.first().map(|(deadline_ms, _)| *deadline_ms)
     }
 
+    /// Nothing can be written any more; the store must be opened anew.
+    pub fn has_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
     /// Whether [`Engine::step_snapshot`] has something to do.
     pub fn is_snapshotting(&self) -> bool {
         self.snapshot.is_some()

@@ -41,7 +41,7 @@ pub enum Wait {
     Nothing,
     /// For a request, or until a lease ends at this time in monotonic milliseconds.
     Request { until_ms: Option<u64> },
-    /// The store is closed and everything is answered.
+    /// The store is closed, or it has failed and must be opened anew; everything is answered.
     Closed,
 }
 
@@ -203,7 +203,8 @@ impl Kv for Embedded {
 }
 
 impl<D: Disk> Writer<D> {
-    /// Blocks until the store is closed. `clock` is asked once per batch.
+    /// Blocks until the store is closed, or until it has failed: then it must be opened anew. `clock` is asked once per
+    /// batch.
     pub fn run(mut self, clock: impl Fn() -> Now) {
         loop {
             match self.flush_once(clock()) {
@@ -234,6 +235,10 @@ impl<D: Disk> Writer<D> {
         let flushed = self.engine.flush(now);
         let was_idle = is_idle && flushed.events.is_empty() && flushed.answers.is_empty();
         self.tell(flushed);
+        if self.engine.has_failed() {
+            self.watchers.close();
+            return Wait::Closed;
+        }
         let is_snapshotting = self.engine.is_snapshotting();
         if is_snapshotting {
             self.engine.step_snapshot();

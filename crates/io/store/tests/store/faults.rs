@@ -2,12 +2,13 @@
 
 use crate::common::driver::{Content, Driver, Numbers};
 use crate::common::{EPOCH, SMALL, only, op_delete, op_put};
+use futures::{FutureExt, StreamExt};
 use proptest::prelude::*;
 use store::clock::Now;
 use store::disk::Disk;
 use store::disk::faulty::{Faults, SimDisk};
-use store::embedded::Options;
-use store::kv::{Op, StoreError, Txn, TxnResult};
+use store::embedded::{Options, Wait};
+use store::kv::{Kv, Op, StoreError, Txn, TxnResult, WatchItem};
 
 /// What may be in the store: exactly this, or with some of the transactions whose outcome is unknown, in order.
 struct Expected {
@@ -195,6 +196,27 @@ fn full_of_its_own() {
         driver = Driver::open(&disk).unwrap();
         assert_eq!((driver.revision(), driver.content(0).unwrap().len()), (revision, 1));
     }
+}
+
+/// A store that cannot write any more says so by ending: its writer, its watches.
+#[test]
+fn failure_ends_the_writer() {
+    let disk = SimDisk::new();
+    let mut driver = Driver::open(&disk).unwrap();
+    let mut watch = driver.store.watch("/", 1).now_or_never().unwrap().unwrap();
+    driver.put("/a", b"1").unwrap();
+    disk.set_faults(Faults { fail_sync: 1, ..Default::default() });
+    assert!(matches!(driver.put("/b", b"1"), Err(StoreError::Failed(_))));
+    assert_eq!(driver.writer.flush_once(driver.now), Wait::Closed);
+    let mut seen = 0;
+    let end = loop {
+        match watch.next().now_or_never().unwrap().unwrap() {
+            Ok(WatchItem::Events(events)) => seen += events.len(),
+            Ok(WatchItem::Progress(_)) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((seen, end), (1, StoreError::Closed));
 }
 
 #[test]

@@ -16,7 +16,10 @@ const WITH_STATUS: Rules = Rules {
     prepare_status_update: keep_spec,
     ..Rules::PLAIN
 };
+/// Kinds without a status that count their changes.
 const COUNTED: Rules = Rules { generation: true, ..Rules::PLAIN };
+
+pub static DEVICE_CLASS: Rules = COUNTED;
 
 pub static INGRESS: Rules = Rules { columns: columns::INGRESS, row: ingress, generation: true, ..WITH_STATUS };
 pub static INGRESS_CLASS: Rules = Rules { columns: columns::INGRESS_CLASS, row: ingress_class, ..COUNTED };
@@ -58,6 +61,10 @@ pub static POD_CERTIFICATE_REQUEST: Rules =
     Rules { columns: columns::POD_CERTIFICATE_REQUEST, row: pod_certificate, ..WITH_STATUS };
 pub static PRIORITY_LEVEL: Rules =
     Rules { columns: columns::PRIORITY_LEVEL_CONFIGURATION, row: priority_level, generation: true, ..WITH_STATUS };
+/// APIService, StorageVersionMigration: nothing but a status of their own.
+pub static STATUS_APART: Rules = WITH_STATUS;
+/// CustomResourceDefinition, FlowSchema.
+pub static STATUS_APART_COUNTED: Rules = Rules { generation: true, ..WITH_STATUS };
 pub static RESOURCE_CLAIM: Rules = Rules { columns: columns::RESOURCE_CLAIM, row: resource_claim, ..WITH_STATUS };
 pub static RESOURCE_SLICE: Rules = Rules {
     columns: columns::RESOURCE_SLICE,

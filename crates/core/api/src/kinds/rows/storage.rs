@@ -98,6 +98,7 @@ pub static CSI_DRIVER: Rules = Rules {
             ("fsGroupPolicy", json!("ReadWriteOnceWithFSType")),
             ("volumeLifecycleModes", json!(["Persistent"])),
             ("requiresRepublish", json!(false)),
+            ("preventPodSchedulingIfMissing", json!(false)),
             ("seLinuxMount", json!(false)),
         ] {
             if !spec.has(field) {
@@ -113,6 +114,9 @@ pub static CSI_DRIVER: Rules = Rules {
 pub static CSI_NODE: Rules = Rules {
     columns: columns::CSINODE,
     row: |node, now| vec![name(node), json!(node["spec"].list("drivers").len()), age(node, now)],
+    prepare_create: clear_status,
+    prepare_update: keep_status,
+    prepare_status_update: keep_spec,
     ..Rules::PLAIN
 };
 

@@ -2,12 +2,11 @@
 
 use super::frame::Frame;
 use super::session::{Event, Reserved, Session};
+use super::upgrade::{Incoming, Outgoing};
 use super::{Headers, MAX_DATA_BYTES, SpdyError, reset};
 use bytes::Bytes;
-use futures::stream::BoxStream;
-use futures::{Sink, SinkExt, StreamExt};
+use futures::StreamExt;
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
@@ -17,11 +16,6 @@ const WAITING_PIECES: usize = 16;
 const WAITING_FRAMES: usize = 16;
 /// How long a client may take to hang up after our GOAWAY.
 const HANG_UP: Duration = Duration::from_secs(5);
-
-/// What the client sends; ends when it hangs up.
-pub(in crate::server) type Incoming = BoxStream<'static, Bytes>;
-/// What it is sent.
-pub(in crate::server) type Outgoing = Pin<Box<dyn Sink<Bytes, Error = ()> + Send>>;
 
 /// The stream or its connection is over.
 #[derive(Debug, PartialEq, Eq)]
@@ -84,12 +78,8 @@ pub(in crate::server) async fn serve<F: Future<Output = ()>>(
 ) {
     let (frames, frames_out) = mpsc::channel(WAITING_FRAMES);
     let (opened, opened_out) = mpsc::channel(1);
-    let shared = Arc::new(Shared {
-        session: Mutex::new(Session::new()),
-        frames,
-        output: Notify::new(),
-        windows: Notify::new(),
-    });
+    let shared =
+        Arc::new(Shared { session: Mutex::new(Session::new()), frames, output: Notify::new(), windows: Notify::new() });
     let handling = handle(Connection { opened: opened_out });
     let mut driving = std::pin::pin!(drive(shared.clone(), incoming, outgoing, frames_out, opened));
     tokio::select! {
@@ -118,7 +108,7 @@ async fn drive(
         }
         () = write(&shared, &mut outgoing, frames) => {}
     }
-    outgoing.close().await.ok();
+    outgoing.close().await;
 }
 
 /// Waits for whoever takes a stream's data: what is behind it on the connection waits, too, as upstream.

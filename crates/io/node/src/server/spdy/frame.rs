@@ -22,18 +22,44 @@ const WINDOW_UPDATE: u16 = 9;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Frame {
-    SynStream { id: u32, headers: Headers, fin: bool, unidirectional: bool },
-    SynReply { id: u32, headers: Headers, fin: bool },
-    RstStream { id: u32, status: u32 },
+    SynStream {
+        id: u32,
+        headers: Headers,
+        fin: bool,
+        unidirectional: bool,
+    },
+    SynReply {
+        id: u32,
+        headers: Headers,
+        fin: bool,
+    },
+    RstStream {
+        id: u32,
+        status: u32,
+    },
     /// Pairs of a setting's number and value.
     Settings(Vec<(u32, u32)>),
     Ping(u32),
-    GoAway { last_id: u32, status: u32 },
-    Headers { id: u32, headers: Headers, fin: bool },
+    GoAway {
+        last_id: u32,
+        status: u32,
+    },
+    Headers {
+        id: u32,
+        headers: Headers,
+        fin: bool,
+    },
     /// Stream 0 is the whole connection.
-    WindowUpdate { id: u32, delta: u32 },
+    WindowUpdate {
+        id: u32,
+        delta: u32,
+    },
     /// A DATA frame or, as it arrives, a part of one; `fin` comes with the last part.
-    Data { id: u32, data: Bytes, fin: bool },
+    Data {
+        id: u32,
+        data: Bytes,
+        fin: bool,
+    },
 }
 
 /// Finds frames in a stream of bytes.
@@ -201,7 +227,14 @@ impl Encoder {
         Ok(())
     }
 
-    fn headers(&mut self, kind: u16, id: u32, headers: &Headers, flags: u8, out: &mut BytesMut) -> Result<(), SpdyError> {
+    fn headers(
+        &mut self,
+        kind: u16,
+        id: u32,
+        headers: &Headers,
+        flags: u8,
+        out: &mut BytesMut,
+    ) -> Result<(), SpdyError> {
         let block = self.0.write(headers)?;
         head(out, kind, flags, block.len() + 4);
         out.put_u32(id);

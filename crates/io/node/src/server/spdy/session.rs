@@ -22,8 +22,14 @@ const CONNECTION: u32 = 0;
 /// What the client did.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    Opened { id: u32, headers: Headers },
-    Data { id: u32, data: Bytes },
+    Opened {
+        id: u32,
+        headers: Headers,
+    },
+    Data {
+        id: u32,
+        data: Bytes,
+    },
     /// The client sends no more on this stream.
     Finished(u32),
     Reset(u32),
