@@ -1,4 +1,5 @@
 //! `minke up`: a server in the background.
+#![allow(clippy::print_stdout)]
 
 use crate::instance;
 use anyhow::{Context, Result, bail};

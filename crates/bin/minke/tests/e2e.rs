@@ -1,7 +1,7 @@
 //! minke as its user sees it: the real binary, the real kernel, the real kubectl. Needs root; `cargo xtask test` sets what
 //! it needs (`MINKE_TEST_KUBECTL`, `MINKE_TEST_IMAGES`). Each test has an instance of its own and proves at its end that
 //! nothing of it is left.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 #[path = "e2e/access.rs"]
 mod access;

@@ -218,7 +218,7 @@ const PLAIN_GROUPS: [&str; 5] = [
 /// `validateKubeFinalizerName`: kinds of kubernetes itself want a domain or a name that upstream uses.
 fn validate_kube_finalizers(object: &Value) -> ErrorList {
     let group = object.text("apiVersion").split_once('/').map_or("", |(group, _)| group);
-    if PLAIN_GROUPS.contains(&group) || object.text("kind") == "Event" {
+    if PLAIN_GROUPS.contains(&group) || (group.is_empty() && object.text("kind") == "Event") {
         return ErrorList::new();
     }
     let metadata = &object["metadata"];

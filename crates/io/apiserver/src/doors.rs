@@ -142,7 +142,7 @@ impl ApiServer {
         attributes.resource = target.plural;
         attributes.subresource = target.subresource;
         attributes.namespace = &target.namespace;
-        attributes.name = &target.name;
+        attributes.name = crate::server::name_asked(&target.name, selector.as_ref());
         attributes.field_selector = selector.as_ref();
         self.authorizer.check(&attributes, &self.caches)?;
         let cache = self.caches.of(resource).ok_or_else(errors::no_such_resource)?;

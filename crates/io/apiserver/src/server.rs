@@ -237,15 +237,18 @@ fn attributes<'a>(
     attributes.resource = &info.resource;
     attributes.subresource = &info.subresource;
     attributes.namespace = &info.namespace;
-    attributes.name = &info.name;
-    if info.name.is_empty() {
-        // A list limited to one name may be allowed by a rule for that name.
-        let exact = selector.and_then(|s| s.terms.iter().find(|(f, _, equal)| f == "metadata.name" && *equal));
-        if let Some((_, name, _)) = exact {
-            attributes.name = name;
-        }
-    }
+    attributes.name = name_asked(&info.name, selector);
     attributes
+}
+
+/// The name that authorization judges: a list limited to one name may be allowed by a rule for that name.
+pub(crate) fn name_asked<'a>(name: &'a str, selector: Option<&'a schema::selector::FieldSelector>) -> &'a str {
+    let terms = selector.iter().flat_map(|selector| &selector.terms);
+    let exact = terms.into_iter().find(|(field, _, equal)| field == "metadata.name" && *equal);
+    match exact {
+        Some((_, only, _)) if name.is_empty() => only,
+        _ => name,
+    }
 }
 
 /// The resource of a path, as its scope allows, and its subresource.

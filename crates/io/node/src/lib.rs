@@ -69,8 +69,17 @@ impl Node {
         let volumes =
             volumes::Volumes::new(&config.data_dir, client.clone()).allocatable(register::allocatable(&config));
         let events = events::Recorder::new(client.clone(), &config.name);
-        let shared =
-            Shared { config, client, runtime, volumes, events, pods: pods::Index::default(), watches: live::Watches::default(), tasks: TaskTracker::new(), ready: Notify::new() };
+        let shared = Shared {
+            config,
+            client,
+            runtime,
+            volumes,
+            events,
+            pods: pods::Index::default(),
+            watches: live::Watches::default(),
+            tasks: TaskTracker::new(),
+            ready: Notify::new(),
+        };
         Self { shared: Arc::new(shared) }
     }
 

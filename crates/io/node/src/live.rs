@@ -50,13 +50,13 @@ impl Watches {
         }
         let (sender, changes) = watch::channel(0);
         let (client, (source, namespace, name)) = (client.clone(), key.clone());
-        let task = tokio::task::spawn(async move {
+        let task = crate::prober::owned(async move {
             match source {
                 Source::ConfigMap => follow::<ConfigMap>(client, &namespace, &name, sender).await,
                 Source::Secret => follow::<Secret>(client, &namespace, &name, sender).await,
             }
         });
-        let watched = Arc::new(Watched { changes, _task: AbortOnDropHandle::new(task) });
+        let watched = Arc::new(Watched { changes, _task: task });
         map.insert(key, Arc::downgrade(&watched));
         watched
     }

@@ -55,6 +55,15 @@ struct Running {
     _task: AbortOnDropHandle<()>,
 }
 
+/// A task that ends with its handle.
+#[allow(clippy::disallowed_methods, reason = "the handle owns the task")]
+pub(crate) fn owned<F>(task: F) -> AbortOnDropHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    AbortOnDropHandle::new(tokio::task::spawn(task))
+}
+
 /// The probes of one Pod. Dropping it ends them.
 pub(crate) struct Probers {
     shared: Arc<Shared>,
@@ -102,8 +111,8 @@ impl Probers {
             name,
             id: id.clone(),
         };
-        let task = tokio::task::spawn(run(prober, stage.clone(), self.origin));
-        self.running.insert(id, Running { stage, _task: AbortOnDropHandle::new(task) });
+        let task = owned(run(prober, stage.clone(), self.origin));
+        self.running.insert(id, Running { stage, _task: task });
     }
 
     pub(crate) fn stop(&mut self, id: &str) {

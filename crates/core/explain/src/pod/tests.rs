@@ -3,17 +3,18 @@
 
 use super::explain;
 use expect_test::{Expect, expect};
+use k8s_openapi::api::core::v1::Event;
 use serde_json::{Value, json};
 
 fn check(spec: &Value, status: &Value, events: &Value, expected: &Expect) {
     let pod = json!({"metadata": {"name": "p"}, "spec": spec, "status": status});
-    let events: Vec<_> = events.as_array().unwrap().iter().map(|event| {
+    let events = events.as_array().unwrap().iter().map(|event| {
         let mut event = event.clone();
         event["metadata"] = json!({});
         event["involvedObject"] = json!({});
-        serde_json::from_value(event).unwrap()
+        serde_json::from_value::<Event>(event).unwrap()
     });
-    let events: Vec<_> = events.collect();
+    let events: Vec<Event> = events.collect();
     let text = match explain(&serde_json::from_value(pod).unwrap(), &events) {
         Some(cause) => format!("{}\n{}\nFix: {}\n", cause.what, cause.evidence.join("\n"), cause.fix),
         None => "nothing is wrong\n".to_owned(),

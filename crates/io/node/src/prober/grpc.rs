@@ -69,9 +69,9 @@ async fn connect_once(check: &Check<'_>) -> Result<(Sender, AbortOnDropHandle<()
 }
 
 fn driven(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::task::spawn(async move {
+    super::owned(async move {
         connection.await.ok();
-    }))
+    })
 }
 
 async fn call(mut sender: Sender, check: &Check<'_>, address: &str) -> Result<(), String> {

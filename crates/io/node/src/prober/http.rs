@@ -175,9 +175,9 @@ async fn send(get: &Get) -> Result<Answered, String> {
     }
     let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| words(&error))?;
-    let connection = AbortOnDropHandle::new(tokio::task::spawn(async move {
+    let connection = super::owned(async move {
         connection.await.ok();
-    }));
+    });
     let response = sender.send_request(get.request(Version::HTTP_2)?).await.map_err(|error| words(&error))?;
     Ok((response, connection))
 }
@@ -188,9 +188,9 @@ where
 {
     let builder = hyper::client::conn::http1::Builder::new().title_case_headers(true).clone();
     let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| words(&error))?;
-    let connection = AbortOnDropHandle::new(tokio::task::spawn(async move {
+    let connection = super::owned(async move {
         connection.await.ok();
-    }));
+    });
     let response = sender.send_request(request).await.map_err(|error| words(&error))?;
     Ok((response, connection))
 }
@@ -222,7 +222,7 @@ fn encoded(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // its servers end with the test
     use super::*;
     use serde_json::json;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -23,10 +23,7 @@ pub(super) fn accept(
     let header = |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let upgrade = header(UPGRADE).unwrap_or_default();
     if !upgrade.eq_ignore_ascii_case("websocket") {
-        return Err(text(
-            StatusCode::BAD_REQUEST,
-            "unable to upgrade: not a WebSocket request",
-        ));
+        return Err(text(StatusCode::BAD_REQUEST, "unable to upgrade: not a WebSocket request"));
     }
     let offered: Vec<&str> = header(SEC_WEBSOCKET_PROTOCOL).unwrap_or_default().split(',').map(str::trim).collect();
     let Some(protocol) = known.iter().find(|protocol| offered.contains(protocol)).copied() else {

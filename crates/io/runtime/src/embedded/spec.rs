@@ -39,7 +39,11 @@ pub(super) fn stop_signal(config: &str, image: &str) -> i32 {
 }
 
 /// Whom the container's process will run as.
-pub(super) fn user(inner: &Inner, config: &ContainerConfig, image: &images::Image) -> Result<ProcessUser, RuntimeError> {
+pub(super) fn user(
+    inner: &Inner,
+    config: &ContainerConfig,
+    image: &images::Image,
+) -> Result<ProcessUser, RuntimeError> {
     let users = users::of_image(inner, image)?;
     let user = users.resolve(&config.security, &image.config.user).map_err(RuntimeError::Failed)?;
     Ok(ProcessUser { uid: user.uid, gid: user.gid, supplemental_groups: user.groups })

@@ -116,7 +116,7 @@ impl Session {
                 }
             }
             // Odd numbers are the client's own; even ones would answer ours, and we send none.
-            Frame::Ping(id) if id % 2 == 1 => self.encode(&Frame::Ping(id))?,
+            Frame::Ping(id) if !id.is_multiple_of(2) => self.encode(&Frame::Ping(id))?,
             Frame::GoAway { .. } => {
                 self.leaving = true;
                 events.push(Event::GoneAway);
@@ -148,7 +148,7 @@ impl Session {
         unidirectional: bool,
         events: &mut Vec<Event>,
     ) -> Result<(), SpdyError> {
-        if id % 2 == 0 || id <= self.last_id {
+        if id.is_multiple_of(2) || id <= self.last_id {
             return self.encode(&Frame::RstStream { id, status: reset::PROTOCOL_ERROR });
         }
         self.last_id = id;
@@ -167,7 +167,7 @@ impl Session {
     fn data(&mut self, id: u32, data: Bytes, fin: bool, events: &mut Vec<Event>) -> Result<(), SpdyError> {
         if !self.streams.get(&id).is_some_and(|stream| stream.receives) {
             // Of a stream that is over something may still be on its way.
-            if id > self.last_id || id % 2 == 0 {
+            if id > self.last_id || id.is_multiple_of(2) {
                 self.encode(&Frame::RstStream { id, status: reset::INVALID_STREAM })?;
             }
             return self.consumed(id, data.len());

@@ -1,5 +1,5 @@
 //! Tables on codec and rules, and a connection over memory.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, clippy::single_match_else, clippy::unwrap_used)]
 
 use super::connection::{self, Connection};
 use super::frame::{Decoder, Encoder, Frame};
