@@ -1,5 +1,5 @@
 //! Tables on codec and rules, and a connection over memory.
-#![allow(clippy::disallowed_methods, clippy::single_match_else, clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use super::connection::{self, Connection};
 use super::frame::{Decoder, Encoder, Frame};
@@ -289,10 +289,8 @@ impl Wire {
             match self.decoder.next(&mut self.input).unwrap() {
                 Some(Frame::WindowUpdate { .. }) => {}
                 Some(frame) => return Some(frame),
-                None => match self.stream.read_buf(&mut self.input).await.unwrap() {
-                    0 => return None,
-                    _ => {}
-                },
+                None if self.stream.read_buf(&mut self.input).await.unwrap() == 0 => return None,
+                None => {}
             }
         }
     }
