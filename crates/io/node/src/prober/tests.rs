@@ -1,3 +1,4 @@
+//! Rhythm on a paused clock, and the words of each kind of probe.
 #![allow(clippy::unwrap_used)]
 use super::*;
 use serde_json::json;
