@@ -1,6 +1,7 @@
 //! What a developer and CI call: `cargo xtask setup | test | demo | bench | tidy`.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod bench;
 mod demo;
 mod images;
 mod process;
@@ -15,6 +16,7 @@ usage: cargo xtask COMMAND
 
   setup   install what tests and demo need: Debian packages, kubectl, images made of Debian packages
   demo    build minke, run a Pod of a writer and an nginx, fetch its page, leave nothing behind
+  bench   minke's figures beside their floors and peers; takes words of rows' names, --json FILE, --peer NAME=KUBECONFIG
   test    setup, then formatting, lints, tidy and all tests
   tidy    the house's own rules: who may depend on whom, headers, what stays out of the pure crates";
 
@@ -23,6 +25,7 @@ fn main() -> Result<()> {
     match arguments.next().as_deref() {
         Some("setup") => setup::run().map(drop),
         Some("demo") => demo::run(),
+        Some("bench") => bench::run(arguments),
         Some("test") => test::run(),
         Some("tidy") => tidy::run(),
         Some("--help" | "-h" | "help") => {

@@ -27,7 +27,7 @@ pub(crate) struct Tools {
 }
 
 pub(crate) fn run() -> Result<Tools> {
-    packages()?;
+    packages(PACKAGES)?;
     let directory = target_directory()?.join("tools");
     std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let tools =
@@ -60,9 +60,10 @@ pub(crate) fn target_directory() -> Result<PathBuf> {
     Ok(directory.to_owned())
 }
 
-fn packages() -> Result<()> {
+/// Installs the packages whose program is not there.
+pub(crate) fn packages(wanted: &[(&str, &'static str)]) -> Result<()> {
     let missing: Vec<&str> =
-        PACKAGES.iter().filter(|(program, _)| !Path::new(program).exists()).map(|(_, package)| *package).collect();
+        wanted.iter().filter(|(program, _)| !Path::new(program).exists()).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }

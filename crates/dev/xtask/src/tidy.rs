@@ -37,6 +37,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "store",
         ],
     ),
+    ("bench", &["netlink", "shim", "store"]),
     ("sim", &["api", "apiserver", "client", "control", "kubelet", "schema", "store"]),
 ];
 

@@ -1,0 +1,52 @@
+//! The rows of the table: what is measured, and how.
+
+mod api;
+mod idle;
+mod pods;
+mod start;
+
+use crate::Arguments;
+use crate::cluster::{Cluster, Instance};
+use crate::report::Row;
+use anyhow::Result;
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+
+/// What every row is measured with.
+pub(crate) struct Bench<'a> {
+    pub(crate) arguments: &'a Arguments,
+    pub(crate) directory: &'a Path,
+    pub(crate) peers: &'a [(&'a str, Cluster)],
+}
+
+impl Bench<'_> {
+    /// An instance from nothing, and the cluster it is.
+    fn instance(&self) -> Result<(Instance, Cluster)> {
+        let arguments = self.arguments;
+        let (instance, _) = Instance::up(&arguments.minke, &arguments.kubectl, &self.directory.join("instance"))?;
+        let cluster = instance.cluster(&arguments.images)?;
+        Ok((instance, cluster))
+    }
+}
+
+type Measured<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
+type Measure = for<'a> fn(&'a Bench<'a>, &'a mut Row) -> Measured<'a>;
+
+pub(crate) const ALL: &[(&str, Measure)] = &[
+    ("up, from nothing to node Ready", |b, r| Box::pin(start::up(b, r))),
+    ("Pod start, 2 containers, image present", |b, r| Box::pin(pods::start(b, r))),
+    ("Pod delete to gone, processes that stop at once", |b, r| Box::pin(pods::gone(b, r))),
+    ("Pods per second, 60 at once", |b, r| Box::pin(pods::burst_of_60(b, r))),
+    ("Pods per second, 110 at once", |b, r| Box::pin(pods::burst_of_110(b, r))),
+    ("idle memory after 200 kubectl commands and 100 Pods", |b, r| Box::pin(idle::memory(b, r))),
+    ("idle CPU, of one core", |b, r| Box::pin(idle::cpu(b, r))),
+    ("memory per Pod beyond its own processes", |b, r| Box::pin(idle::per_pod(b, r))),
+    ("durable creates over the API, 64 clients", |b, r| Box::pin(api::creates(b, r))),
+    ("durable puts of the store alone, 64 writers", |b, r| Box::pin(api::store(b, r))),
+    ("create, one client", |b, r| Box::pin(api::create(b, r))),
+    ("list of 5,000 objects of 1 KiB", |b, r| Box::pin(api::list(b, r))),
+    ("write until 100 watchers have it", |b, r| Box::pin(api::watch(b, r))),
+    ("binary, stripped", |b, r| Box::pin(start::binary(b, r))),
+    ("start after a crash with 100 Pods running", |b, r| Box::pin(start::crash(b, r))),
+];

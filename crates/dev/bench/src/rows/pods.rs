@@ -1,0 +1,121 @@
+//! Pods made and taken away.
+
+use super::Bench;
+use crate::cluster::{Cluster, runs};
+use crate::report::{Figures, Row};
+use crate::{floor, peers, processes};
+use anyhow::{Context, Result, ensure};
+use std::time::Instant;
+
+const ROUNDS: usize = 100;
+const PEER_ROUNDS: usize = 11;
+
+/// Of Pods made and deleted one after the other.
+struct Lives {
+    starts: Figures,
+    ends: Figures,
+    /// Versions of the Pod that were stored until it ran.
+    commits: usize,
+}
+
+/// The clock of a start runs from the first byte of the request until a watcher sees all containers running; that of an
+/// end from the request until a watcher sees it deleted, when no process of its is left.
+async fn lives(cluster: &Cluster, rounds: usize) -> Result<Lives> {
+    let mark = "minkebenchlife";
+    let path = cluster.path("pods");
+    let mut watch = cluster.client.watch(&path).await?;
+    let (mut starts, mut ends, mut commits) = (Vec::new(), Vec::new(), 0);
+    // The first round warms up the connections and the image.
+    for round in 0..=rounds {
+        let name = format!("{mark}-{round}");
+        let pod = cluster.pod(&name, 2, mark);
+        commits = 0;
+        let began = Instant::now();
+        let created = cluster.client.post(&path, &pod);
+        let running = async {
+            loop {
+                let (_, pod) = watch.next().await?;
+                commits += usize::from(pod["metadata"]["name"] == name.as_str());
+                if pod["metadata"]["name"] == name.as_str() && runs(&pod) {
+                    return anyhow::Ok(began.elapsed());
+                }
+            }
+        };
+        let (_, started) = tokio::try_join!(created, running)?;
+        cluster.hears(&name, 2).await?;
+        let own = format!("{path}/{name}");
+        let began = Instant::now();
+        let deleted = cluster.client.delete(&own);
+        let gone = async {
+            loop {
+                let (kind, pod) = watch.next().await?;
+                if kind == "DELETED" && pod["metadata"]["name"] == name.as_str() {
+                    return anyhow::Ok(began.elapsed());
+                }
+            }
+        };
+        let (_, ended) = tokio::try_join!(deleted, gone)?;
+        ensure!(!processes::any_with(mark)?, "a Pod is gone and a process of it is not");
+        if round > 0 {
+            starts.push(started.as_secs_f64() * 1e3);
+            ends.push(ended.as_secs_f64() * 1e3);
+        }
+    }
+    Ok(Lives { starts: Figures::of(starts), ends: Figures::of(ends), commits })
+}
+
+pub(super) async fn start(bench: &Bench<'_>, row: &mut Row) -> Result<()> {
+    row.goal = "p50 ≤ 3 × floor, p99 < 50";
+    let (_instance, cluster) = bench.instance()?;
+    let lives_of_ours = lives(&cluster, ROUNDS).await?;
+    row.minke = Some(lives_of_ours.starts);
+    row.floor = Some(floor::pod(bench.directory, 2, lives_of_ours.commits, ROUNDS)?);
+    for program in ["crun", "runc"] {
+        row.peer(&format!("{program} run, twice"), peers::oci(program, bench.directory, 20));
+    }
+    let podman = peers::podman(bench.directory, &bench.arguments.images, PEER_ROUNDS);
+    row.peer("podman kube play", podman.map(|(starts, _)| starts));
+    for (name, cluster) in bench.peers {
+        row.peer(name, lives(cluster, PEER_ROUNDS).await.map(|lives| lives.starts));
+    }
+    Ok(())
+}
+
+pub(super) async fn gone(bench: &Bench<'_>, row: &mut Row) -> Result<()> {
+    row.goal = "< 50";
+    let (_instance, cluster) = bench.instance()?;
+    row.minke = Some(lives(&cluster, ROUNDS).await?.ends);
+    let podman = peers::podman(bench.directory, &bench.arguments.images, PEER_ROUNDS);
+    row.peer("podman kube down", podman.map(|(_, ends)| ends));
+    for (name, cluster) in bench.peers {
+        row.peer(name, lives(cluster, PEER_ROUNDS).await.map(|lives| lives.ends));
+    }
+    Ok(())
+}
+
+async fn bursts(cluster: &Cluster, count: usize, rounds: usize) -> Result<Figures> {
+    let mut rates = Vec::new();
+    for round in 0..rounds {
+        let (started, _) = cluster.burst(count, &format!("minkebenchburst{round}")).await?;
+        rates.push(count as f64 / started.as_secs_f64());
+    }
+    Ok(Figures::of(rates))
+}
+
+async fn burst(bench: &Bench<'_>, row: &mut Row, count: usize) -> Result<()> {
+    (row.unit, row.goal) = ("/s", "> 100");
+    let (_instance, cluster) = bench.instance()?;
+    row.minke = Some(bursts(&cluster, count, 5).await.context("minke")?);
+    for (name, cluster) in bench.peers {
+        row.peer(name, bursts(cluster, count, 1).await);
+    }
+    Ok(())
+}
+
+pub(super) async fn burst_of_60(bench: &Bench<'_>, row: &mut Row) -> Result<()> {
+    burst(bench, row, 60).await
+}
+
+pub(super) async fn burst_of_110(bench: &Bench<'_>, row: &mut Row) -> Result<()> {
+    burst(bench, row, 110).await
+}
