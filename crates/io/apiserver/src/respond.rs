@@ -19,7 +19,7 @@ pub(crate) fn respond(call: &Call<'_>, form: &Negotiated, answer: Answer) -> Res
         Answer::Object { code, object } => {
             if form.target == Target::Itself && form.encoding == Encoding::Json && call.resource.stored && !form.pretty
             {
-                return Ok(json_response(code, object.json().clone()));
+                return Ok(json_response(code, object.json()));
             }
             let tree = convert::from_stored(call.resource, tree_of(&object)?);
             write(code, form, single(call, form, tree)?)

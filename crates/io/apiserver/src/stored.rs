@@ -86,7 +86,7 @@ mod tests {
         let stored = encode(&tree);
         assert_eq!(&stored[..], br#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"x"},"spec":{}}"#);
         let object = object("n".into(), "x".into(), 7, stored.clone());
-        let read: Value = serde_json::from_slice(object.json()).unwrap();
+        let read: Value = serde_json::from_slice(&object.json()).unwrap();
         assert_eq!(read["metadata"], json!({"name": "x", "resourceVersion": "7"}));
         let mut item = Vec::new();
         let (bytes, gap) = object.parts();
@@ -98,7 +98,7 @@ mod tests {
     fn foreign_forms_are_brought_into_ours() {
         let stored = Bytes::from_static(br#"{"metadata":{"name":"x"},"kind":"Pod","apiVersion":"v1"}"#);
         let object = object(String::new(), "x".into(), 9, stored);
-        let read: Value = serde_json::from_slice(object.json()).unwrap();
+        let read: Value = serde_json::from_slice(&object.json()).unwrap();
         assert_eq!(read["metadata"]["resourceVersion"], "9");
     }
 }

@@ -80,7 +80,7 @@ fn target(resource: ResourceName, namespace: &str, name: &str) -> Target {
 }
 
 fn meta(object: &Object) -> Value {
-    let whole: Value = serde_json::from_slice(object.json()).unwrap_or_default();
+    let whole: Value = serde_json::from_slice(&object.json()).unwrap_or_default();
     whole["metadata"].clone()
 }
 

@@ -153,7 +153,7 @@ fn bind(object: &Arc<Object>, pod: &Pod, node: &str, now: Timestamp) -> Plan {
         event(pod, false, "Scheduled", "Binding", &said, now),
     ];
     // Until the watch tells of it, the next Pod's plan must count this one.
-    let mut bound: Value = serde_json::from_slice(object.json()).unwrap_or_default();
+    let mut bound: Value = serde_json::from_slice(&object.json()).unwrap_or_default();
     bound["spec"]["nodeName"] = json!(node);
     let bound = Object::new(object.namespace.clone(), object.name.clone(), object.revision, bound.to_string().into());
     Plan { writes, again_at: None, assume: vec![(PODS, Arc::new(bound))] }

@@ -188,13 +188,16 @@ impl State {
             Some(entry) => {
                 let entry = Arc::new(entry);
                 let previous = self.items.insert(key, entry.clone());
+                previous.iter().for_each(|previous| previous.object.supersede());
                 Change { revision, entry, previous, deleted: false }
             }
             None => {
                 let Some(previous) = self.items.remove(&key) else {
                     return;
                 };
-                Change { revision, entry: Arc::new(previous.at(revision)), previous: Some(previous), deleted: true }
+                let last = Arc::new(previous.at(revision));
+                [&previous, &last].iter().for_each(|past| past.object.supersede());
+                Change { revision, entry: last, previous: Some(previous), deleted: true }
             }
         };
         self.last_change = revision;
