@@ -29,6 +29,11 @@ impl Cidr {
         Some(Cidr { address: from_bits(first, address.is_ipv4()), prefix })
     }
 
+    /// The range of one address.
+    pub fn single(address: IpAddr) -> Cidr {
+        Cidr { address, prefix: width(address) }
+    }
+
     pub fn address(&self) -> IpAddr {
         self.address
     }

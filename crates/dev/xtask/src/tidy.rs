@@ -14,6 +14,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("explain", &["api", "schema"]),
     ("apiserver", &["api", "schema", "store"]),
     ("client", &["api"]),
+    ("netlink", &["network"]),
     ("runtime", &["shim", "images"]),
     ("node", &["kubelet", "network", "runtime", "netlink", "client", "api", "schema"]),
     ("cli", &["client", "explain", "api"]),

@@ -15,6 +15,7 @@
 
 mod instance;
 mod message;
+pub mod nftables;
 mod pod;
 mod ranges;
 mod remover;

@@ -1,4 +1,5 @@
-//! Netlink messages: a header, a fixed body, attributes. Host byte order throughout, as the kernel wants it.
+//! Netlink messages: a header, a fixed body, attributes. Host byte order, as the kernel wants it; netfilter wants
+//! network byte order in its attributes.
 
 use std::net::IpAddr;
 
@@ -38,6 +39,11 @@ impl Message {
 
     pub(crate) fn u32(self, kind: u16, value: u32) -> Message {
         self.attr(kind, &value.to_ne_bytes())
+    }
+
+    /// In network byte order, as netfilter wants its numbers.
+    pub(crate) fn be32(self, kind: u16, value: u32) -> Message {
+        self.attr(kind, &value.to_be_bytes())
     }
 
     /// With a terminating zero.

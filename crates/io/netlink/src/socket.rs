@@ -4,9 +4,11 @@ use crate::NetlinkError;
 use crate::message::{HEADER_BYTES, Message, attributes};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const BUFFER_BYTES: usize = 64 << 10;
+/// What a socket's send buffer surely takes without being asked.
+const DEFAULT_SEND_BYTES: usize = 128 << 10;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 
@@ -23,6 +25,11 @@ impl Socket {
     /// For links, addresses, routes; in the network namespace of the calling thread.
     pub(crate) fn route() -> Result<Socket, NetlinkError> {
         Socket::open(None)
+    }
+
+    /// For nftables; in the network namespace of the calling thread.
+    pub(crate) fn netfilter() -> Result<Socket, NetlinkError> {
+        Socket::open(Some(rustix::net::netlink::NETFILTER))
     }
 
     fn open(protocol: Option<Protocol>) -> Result<Socket, NetlinkError> {
@@ -66,6 +73,69 @@ impl Socket {
         failure.map_or(Ok(()), Err)
     }
 
+    /// Sends a batch that the kernel carries out as a whole or not at all; its first and last message are the batch's
+    /// edges. The first refusal is returned.
+    pub(crate) fn batch(&mut self, mut messages: Vec<Message>) -> Result<(), NetlinkError> {
+        let first = self.sequence + 1;
+        let last = messages.len().saturating_sub(2);
+        let mut bytes = Vec::new();
+        for (number, message) in messages.iter_mut().enumerate() {
+            self.sequence += 1;
+            if number == last {
+                message.bytes[6] |= libc::NLM_F_ACK as u8;
+            }
+            message.finish(self.sequence);
+            bytes.extend_from_slice(&message.bytes);
+        }
+        let room = bytes.len() + BUFFER_BYTES;
+        if room > DEFAULT_SEND_BYTES {
+            let forced = rustix::net::sockopt::set_socket_send_buffer_size_force(&self.fd, room);
+            forced.map_err(|error| NetlinkError::Socket(error.into()))?;
+        }
+        self.send(&bytes)?;
+        // All answers are there when the send returns: nothing is waited for.
+        let mut failure = None;
+        let mut done = false;
+        while let Some(answers) = self.receive_with(RecvFlags::DONTWAIT)? {
+            for (kind, sequence, _, body) in answers {
+                let number = sequence.checked_sub(first).map(|number| number as usize);
+                let Some((number, message)) = number.and_then(|at| Some((at, messages.get(at)?))) else { continue };
+                if kind != NLMSG_ERROR {
+                    continue;
+                }
+                match error(&body).ok_or(NetlinkError::Malformed)? {
+                    0 => done |= number == last,
+                    errno if failure.is_none() => failure = Some(refused(&message.what, errno)),
+                    _ => {}
+                }
+            }
+        }
+        match failure {
+            Some(failure) => Err(failure),
+            None if done => Ok(()),
+            None => Err(NetlinkError::Malformed),
+        }
+    }
+
+    /// Its own address: what messages it sends come from.
+    pub(crate) fn port(&self) -> Result<u32, NetlinkError> {
+        let address = rustix::net::getsockname(&self.fd).map_err(|error| NetlinkError::Socket(error.into()))?;
+        let address = rustix::net::netlink::SocketAddrNetlink::try_from(address);
+        Ok(address.map_err(|error| NetlinkError::Socket(error.into()))?.pid())
+    }
+
+    /// Notifications of the group come from now on.
+    pub(crate) fn join(&mut self, group: u32) -> Result<(), NetlinkError> {
+        let address = rustix::net::netlink::SocketAddrNetlink::new(0, 1 << (group - 1));
+        rustix::net::bind(&self.fd, &address).map_err(|error| NetlinkError::Socket(error.into()))
+    }
+
+    /// What came: kind, whose port it is from, body. `None`: some were lost.
+    pub(crate) fn notifications(&mut self) -> Option<Vec<(u16, u32, Vec<u8>)>> {
+        let all = self.receive_with(RecvFlags::DONTWAIT).ok()?;
+        Some(all.into_iter().flatten().map(|(kind, _, port, body)| (kind, port, body)).collect())
+    }
+
     /// Sends a request and collects its answers: a dump's, or the one.
     pub(crate) fn query(&mut self, mut message: Message) -> Result<Vec<Answer>, NetlinkError> {
         let is_dump = u16::from_ne_bytes([message.bytes[6], message.bytes[7]]) & libc::NLM_F_DUMP as u16 != 0;
@@ -106,9 +176,16 @@ impl Socket {
 
     /// The messages of one datagram: kind, number, body.
     fn receive(&mut self) -> Result<Vec<(u16, u32, Vec<u8>)>, NetlinkError> {
+        let all = self.receive_with(RecvFlags::empty())?.into_iter().flatten();
+        Ok(all.map(|(kind, sequence, _, body)| (kind, sequence, body)).collect())
+    }
+
+    /// The messages of one datagram: kind, number, port, body. `None`: there is none and it was not to be waited for.
+    fn receive_with(&mut self, flags: RecvFlags) -> Result<Option<Vec<(u16, u32, u32, Vec<u8>)>>, NetlinkError> {
         let n = loop {
-            match rustix::net::recv(&self.fd, &mut self.buffer[..], RecvFlags::empty()) {
+            match rustix::net::recv(&self.fd, &mut self.buffer[..], flags) {
                 Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(None),
                 Err(error) => return Err(NetlinkError::Socket(error.into())),
                 Ok((n, _)) => break n,
             }
@@ -119,10 +196,16 @@ impl Socket {
             let word = |at: usize| u32::from_ne_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]]);
             let length = word(0) as usize;
             let body = rest.get(HEADER_BYTES..length).ok_or(NetlinkError::Malformed)?.to_vec();
-            messages.push((u16::from_ne_bytes([rest[4], rest[5]]), word(8), body));
+            messages.push((u16::from_ne_bytes([rest[4], rest[5]]), word(8), word(12), body));
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
-        Ok(messages)
+        Ok(Some(messages))
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

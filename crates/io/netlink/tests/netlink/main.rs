@@ -1,6 +1,8 @@
 //! On the real kernel, every test in network namespaces of its own. Needs root.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod nftables;
+
 use netlink::{InstanceLink, Link, PodLink, Remover};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
