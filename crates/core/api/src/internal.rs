@@ -202,12 +202,24 @@ pub fn pretty(of: &str, value: &Value) -> String {
     out
 }
 
-/// [`schema::field::invalid`] with the value in internal form.
+/// [`schema::field::invalid`] with the value in internal form; `Null` is shown as such.
 pub fn invalid(path: &Path, of: &str, value: &Value, detail: &str) -> FieldError {
+    let shown = if value.is_null() { "null".to_owned() } else { compact(of, value) };
+    let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
     FieldError {
         error_type: ErrorType::Invalid,
         path: path.as_str().to_owned(),
-        message: format!("Invalid value: {}: {detail}", compact(of, value)),
+        message: format!("Invalid value: {shown}{detail}"),
+    }
+}
+
+/// [`schema::field::not_supported`] with the value in internal form.
+pub fn not_supported(path: &Path, of: &str, value: &Value, supported: &[&str]) -> FieldError {
+    let supported = supported.iter().map(|one| format!("\"{one}\"")).collect::<Vec<_>>().join(", ");
+    FieldError {
+        error_type: ErrorType::NotSupported,
+        path: path.as_str().to_owned(),
+        message: format!("Unsupported value: {}: supported values: {supported}", compact(of, value)),
     }
 }
 

@@ -1,10 +1,18 @@
 //! Which rules belong to which kind.
 
+pub mod admissionregistration;
+pub mod apiextensions;
+pub mod apiregistration;
+pub mod autoscaling;
+pub mod certificates;
 mod columns;
 pub mod coordination;
 pub mod core;
 pub mod discovery;
+pub mod flowcontrol;
+pub mod networking;
 pub mod rbac;
+pub mod resource;
 pub mod rows;
 pub mod scheduling;
 mod shared;
@@ -38,45 +46,52 @@ pub fn rules(group: &str, kind: &str) -> &'static Rules {
         ("", "PodTemplate") => &workloads::POD_TEMPLATE,
         ("", "ReplicationController") => &workloads::REPLICATION_CONTROLLER,
         ("", "ResourceQuota") => &rows::RESOURCE_QUOTA,
-        ("admissionregistration.k8s.io", "MutatingAdmissionPolicy") => &rows::MUTATING_POLICY,
-        ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding") => &rows::MUTATING_POLICY_BINDING,
-        ("admissionregistration.k8s.io", "MutatingWebhookConfiguration") => &rows::MUTATING_WEBHOOKS,
-        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => &rows::VALIDATING_POLICY,
-        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding") => &rows::VALIDATING_POLICY_BINDING,
-        ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration") => &rows::WEBHOOKS,
-        ("apiregistration.k8s.io", "APIService") => &rows::STATUS_APART,
-        ("apiextensions.k8s.io", "CustomResourceDefinition") => &rows::STATUS_APART_COUNTED,
+        ("admissionregistration.k8s.io", "MutatingAdmissionPolicy") => &admissionregistration::policy::MUTATING,
+        ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding") => {
+            &admissionregistration::policy::MUTATING_BINDING
+        }
+        ("admissionregistration.k8s.io", "MutatingWebhookConfiguration") => &admissionregistration::webhooks::MUTATING,
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => &admissionregistration::policy::VALIDATING,
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding") => {
+            &admissionregistration::policy::VALIDATING_BINDING
+        }
+        ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration") => {
+            &admissionregistration::webhooks::VALIDATING
+        }
+        ("apiregistration.k8s.io", "APIService") => &apiregistration::API_SERVICE,
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => &apiextensions::DEFINITION,
         ("apps", "ControllerRevision") => &rows::CONTROLLER_REVISION,
         ("apps", "DaemonSet") => &workloads::DAEMON_SET,
         ("apps", "Deployment") => &workloads::DEPLOYMENT,
         ("apps", "ReplicaSet") => &workloads::REPLICA_SET,
         ("apps", "StatefulSet") => &workloads::STATEFUL_SET,
-        ("autoscaling", "HorizontalPodAutoscaler") => &rows::HORIZONTAL_POD_AUTOSCALER,
+        ("autoscaling", "HorizontalPodAutoscaler") => &autoscaling::HORIZONTAL_POD_AUTOSCALER,
         ("batch", "CronJob") => &workloads::CRON_JOB,
         ("batch", "Job") => &workloads::JOB,
         ("certificates.k8s.io", "CertificateSigningRequest") => &rows::CERTIFICATE_SIGNING_REQUEST,
-        ("certificates.k8s.io", "ClusterTrustBundle") => &rows::CLUSTER_TRUST_BUNDLE,
+        ("certificates.k8s.io", "ClusterTrustBundle") => &certificates::cluster_trust_bundle::RULES,
         ("certificates.k8s.io", "PodCertificateRequest") => &rows::POD_CERTIFICATE_REQUEST,
-        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => &rows::STATUS_APART_COUNTED,
-        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => &rows::PRIORITY_LEVEL,
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => &flowcontrol::FLOW_SCHEMA,
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => &flowcontrol::PRIORITY_LEVEL,
         ("networking.k8s.io", "IPAddress") => &rows::IP_ADDRESS,
         ("networking.k8s.io", "Ingress") => &rows::INGRESS,
-        ("networking.k8s.io", "IngressClass") => &rows::INGRESS_CLASS,
-        ("networking.k8s.io", "NetworkPolicy") => &rows::NETWORK_POLICY,
+        ("networking.k8s.io", "IngressClass") => &networking::ingress_class::RULES,
+        ("networking.k8s.io", "NetworkPolicy") => &networking::network_policy::RULES,
         ("networking.k8s.io", "ServiceCIDR") => &rows::SERVICE_CIDR,
         ("node.k8s.io", "RuntimeClass") => &rows::RUNTIME_CLASS,
         ("policy", "PodDisruptionBudget") => &rows::POD_DISRUPTION_BUDGET,
         ("resource.k8s.io", "DeviceClass") => &rows::DEVICE_CLASS,
-        ("resource.k8s.io", "DeviceTaintRule") => &rows::DEVICE_TAINT_RULE,
-        ("resource.k8s.io", "ResourceClaim") => &rows::RESOURCE_CLAIM,
-        ("resource.k8s.io", "ResourceSlice") => &rows::RESOURCE_SLICE,
+        ("resource.k8s.io", "DeviceTaintRule") => &resource::taint::RULE,
+        ("resource.k8s.io", "ResourceClaim") => &resource::claim::CLAIM,
+        ("resource.k8s.io", "ResourceClaimTemplate") => &resource::claim::TEMPLATE,
+        ("resource.k8s.io", "ResourceSlice") => &resource::taint::SLICE,
         ("storage.k8s.io", "CSIDriver") => &rows::CSI_DRIVER,
         ("storage.k8s.io", "CSINode") => &rows::CSI_NODE,
         ("storage.k8s.io", "CSIStorageCapacity") => &rows::CSI_STORAGE_CAPACITY,
         ("storage.k8s.io", "StorageClass") => &rows::STORAGE_CLASS,
         ("storage.k8s.io", "VolumeAttachment") => &rows::VOLUME_ATTACHMENT,
         ("storage.k8s.io", "VolumeAttributesClass") => &rows::VOLUME_ATTRIBUTES_CLASS,
-        ("storagemigration.k8s.io", "StorageVersionMigration") => &rows::STATUS_APART,
+        ("storagemigration.k8s.io", "StorageVersionMigration") => &rows::STORAGE_VERSION_MIGRATION,
         _ => &Rules::PLAIN,
     }
 }

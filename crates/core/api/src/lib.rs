@@ -7,6 +7,7 @@ pub mod diff;
 pub mod human;
 pub mod internal;
 pub mod kinds;
+pub mod marks;
 pub mod meta;
 pub mod names;
 pub mod object;

@@ -48,8 +48,11 @@ fn bad_metadata() {
             let name = format!("{}abcde", meta::generate_name(&object));
             meta::set(&mut object, "name", name);
         }
-        let name = api::kinds::rules(group, kind).validate_name;
-        let found: Vec<Value> = meta::validate_create(&object, resource.namespaced, name)
+        let rules = api::kinds::rules(group, kind);
+        let mut found = meta::validate_create(&object, resource.namespaced, rules.validate_name);
+        // Names that follow the spec are the kind's own affair.
+        found.extend((rules.validate)(&object).into_iter().filter(|error| error.path == "metadata.name"));
+        let found: Vec<Value> = found
             .iter()
             .map(|e| json!({"reason": e.error_type.reason(), "message": e.message, "field": e.path}))
             .collect();

@@ -149,6 +149,11 @@ pub fn invalid(path: &Path, value: impl Into<Value>, detail: &str) -> FieldError
     error(ErrorType::Invalid, path, with_detail(format!("Invalid value: {}", shown(&value.into())), detail))
 }
 
+/// An invalid value that is not shown (`OmitValueType`).
+pub fn invalid_without_value(path: &Path, detail: &str) -> FieldError {
+    error(ErrorType::Invalid, path, with_detail("Invalid value".to_owned(), detail))
+}
+
 pub fn required(path: &Path, detail: &str) -> FieldError {
     error(ErrorType::Required, path, with_detail("Required value".to_owned(), detail))
 }

@@ -11,6 +11,7 @@ mod node_restriction;
 mod object_in_use;
 mod owner_references;
 mod pod;
+mod pod_resize;
 mod pod_security;
 mod priority;
 mod runtime_class;
@@ -126,6 +127,7 @@ pub fn validate(request: &Request<'_>, new: &Value) -> Result<Vec<String>, Refus
     priority::validate(request, new)?;
     owner_references::validate(request, new)?;
     runtime_class::validate(request, new)?;
+    pod_resize::validate(request, new)?;
     Ok(warnings)
 }
 

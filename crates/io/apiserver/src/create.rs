@@ -40,7 +40,7 @@ pub(crate) async fn create_decoded(call: &Call<'_>, body: Value, options: &Write
     let attempts = if generated { NAME_ATTEMPTS } else { 1 };
     let mut refusal = None;
     for _ in 0..attempts {
-        match attempt(call, body.clone(), options).await {
+        match attempt(call, &body, options).await {
             Err(taken) if taken.reason == "AlreadyExists" => refusal = Some(taken),
             other => return other,
         }
@@ -48,7 +48,8 @@ pub(crate) async fn create_decoded(call: &Call<'_>, body: Value, options: &Write
     Err(refusal.unwrap_or_else(errors::no_such_resource))
 }
 
-async fn attempt(call: &Call<'_>, mut object: Value, options: &WriteOptions) -> Result<Answer> {
+async fn attempt(call: &Call<'_>, body: &Value, options: &WriteOptions) -> Result<Answer> {
+    let mut object = body.clone();
     let namespace = call.namespace();
     ensure_namespace(&mut object, &namespace)?;
     fill(call, &mut object);
@@ -85,7 +86,12 @@ async fn attempt(call: &Call<'_>, mut object: Value, options: &WriteOptions) -> 
     call.warn_all((kind_rules.warnings)(&object, None));
     call.warn_all(admission::validate(&request, &object)?);
     warn_missing_controller(call);
+    warn_unheeded(call, body, None);
     if options.dry_run {
+        // Only storing would look at it.
+        if !meta::resource_version(body).is_empty() {
+            meta::set(&mut object, "resourceVersion", meta::resource_version(body));
+        }
         return dry(call, object, &name, generated).await;
     }
     let to_store = convert::to_stored(call.resource, call.stored()?, object);
@@ -99,11 +105,10 @@ async fn attempt(call: &Call<'_>, mut object: Value, options: &WriteOptions) -> 
     }
 }
 
-async fn dry(call: &Call<'_>, mut object: Value, name: &str, generated: bool) -> Result<Answer> {
+async fn dry(call: &Call<'_>, object: Value, name: &str, generated: bool) -> Result<Answer> {
     if call.server.current(call, name).await?.is_some() {
         return Err(taken(call, name, generated));
     }
-    meta::unset(&mut object, "resourceVersion");
     Ok(Answer::Tree { code: 201, tree: object })
 }
 
@@ -142,6 +147,28 @@ fn fill(call: &Call<'_>, object: &mut Value) {
     }
     meta::set(object, "uid", world::uid(&*call.server.world));
     meta::set(object, "creationTimestamp", world::rfc3339(call.now));
+    if call.resource.plural == "certificatesigningrequests" {
+        tell_requestor(call, object);
+    }
+}
+
+/// Who asks for a certificate is told by the server (upstream `registry/certificates/certificates`).
+fn tell_requestor(call: &Call<'_>, request: &mut Value) {
+    let Some(spec) = request.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    for field in ["username", "uid", "groups", "extra"] {
+        spec.remove(field);
+    }
+    let user = call.user;
+    spec.insert("username".to_owned(), user.name.as_str().into());
+    if !user.uid.is_empty() {
+        spec.insert("uid".to_owned(), user.uid.as_str().into());
+    }
+    if !user.groups.is_empty() {
+        spec.insert("groups".to_owned(), user.groups.clone().into());
+    }
+    if !user.extra.is_empty() {
+        spec.insert("extra".to_owned(), serde_json::json!(user.extra));
+    }
 }
 
 fn generate_name(call: &Call<'_>, object: &mut Value) -> bool {
@@ -177,6 +204,16 @@ pub(crate) fn refuse_invalid(call: &Call<'_>, name: &str, found: &ErrorList) -> 
         return Ok(());
     }
     Err(errors::invalid(call.kind_group(), call.resource.kind, name, found))
+}
+
+/// Fields of the request that nobody acts upon are told; on an update those that are new.
+pub(crate) fn warn_unheeded(call: &Call<'_>, new: &Value, old: Option<&Value>) {
+    if call.resource.group.is_empty() {
+        let known = old.map_or_else(Vec::new, |old| api::marks::warnings(call.resource.kind, old));
+        let mut found = api::marks::warnings(call.resource.kind, new);
+        found.retain(|warning| !known.contains(warning));
+        call.warn_all(found);
+    }
 }
 
 /// A write that nobody will act upon says so.

@@ -257,7 +257,7 @@ pub(crate) async fn delete_collection(call: &Call<'_>) -> Result<Answer> {
 }
 
 impl DeleteOptions {
-    fn check_preconditions(&self, call: &Call<'_>, old: &Value) -> Result<()> {
+    pub(crate) fn check_preconditions(&self, call: &Call<'_>, old: &Value) -> Result<()> {
         let (uid, revision) = (meta::uid(old), meta::resource_version(old));
         let (group, kind, name) = (call.kind_group(), call.resource.kind, meta::name(old));
         let is_namespace = group.is_empty() && kind == "Namespace";

@@ -203,6 +203,11 @@ pub(crate) fn too_many_requests(message: impl Into<String>, seconds: u64) -> Ref
     refusal(429, "TooManyRequests", message, details)
 }
 
+/// `NewTimeoutError`.
+pub(crate) fn timeout(message: &str, seconds: u64) -> Refusal {
+    refusal(504, "Timeout", format!("Timeout: {message}"), json!({"retryAfterSeconds": seconds}))
+}
+
 pub(crate) fn service_unavailable(message: impl Into<String>) -> Refusal {
     refusal(503, "ServiceUnavailable", message, Value::Null)
 }

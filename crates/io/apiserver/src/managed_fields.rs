@@ -76,11 +76,16 @@ fn stamp(call: &Call<'_>, object: &mut Value, old: &Value, mut entries: Vec<Entr
         if call.subresource.is_none() && call.resource.subresources.iter().any(|s| s.name == "status") {
             set.remove(&["f:status"]);
         }
+        if call.resource.plural == "certificatesigningrequests" {
+            // Written once, in part by the server.
+            set.remove(&["f:spec"]);
+        }
     }
     let manager = manager(call, options);
     let subresource = call.subresource.map(|s| s.name).unwrap_or_default();
     let api_version = call.resource.api_version();
-    let now = world::rfc3339(call.now);
+    // Upstream loses the time on the way from the Scale to the object.
+    let now = if subresource == "scale" { String::new() } else { world::rfc3339(call.now) };
     let is_own = |entry: &Entry| {
         entry.manager == manager
             && entry.operation == "Update"

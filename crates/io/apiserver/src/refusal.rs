@@ -54,7 +54,10 @@ impl Refusal {
     /// Adds one cause to the details.
     #[must_use]
     pub fn with_cause(mut self, reason: &str, message: &str, field: &str) -> Self {
-        let mut cause = json!({"reason": reason, "message": message});
+        let mut cause = json!({"reason": reason});
+        if !message.is_empty() {
+            cause["message"] = message.into();
+        }
         if !field.is_empty() {
             cause["field"] = field.into();
         }

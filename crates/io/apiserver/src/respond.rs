@@ -191,7 +191,9 @@ pub(crate) fn refuse(refusal: &Refusal, accept: &str) -> Response<Body> {
     // What cannot be negotiated is answered in JSON.
     let encoding = crate::negotiate::negotiate(accept, crate::negotiate::Conversions::Resource, false)
         .map_or(Encoding::Json, |form| form.encoding);
-    let form = Negotiated { encoding, ..Negotiated::plain_json() };
+    // Upstream writes it indented, for somebody who does not read JSON by program.
+    let pretty = refusal.reason == "NotAcceptable";
+    let form = Negotiated { encoding, pretty, ..Negotiated::plain_json() };
     let status = errors::status(refusal);
     let mut response =
         write(refusal.code, &form, status.clone()).unwrap_or_else(|_| json_response(refusal.code, status.to_string()));

@@ -112,8 +112,7 @@ pub(crate) async fn change(
 
 async fn create_by_update(call: &Call<'_>, body: &Value, options: &WriteOptions) -> Result<Answer> {
     if !meta::uid(body).is_empty() {
-        let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: ", meta::uid(body));
-        return Err(errors::conflict(call.resource.group, call.resource.plural, &call.info.name, &why));
+        return Err(other_uid(call, meta::uid(body), ""));
     }
     let mut body = body.clone();
     meta::unset(&mut body, "resourceVersion");
@@ -137,8 +136,7 @@ fn prepare(
     let (group, plural) = (call.resource.group, call.resource.plural);
     let uid = meta::uid(&new);
     if !uid.is_empty() && uid != meta::uid(old) {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta::uid(old));
-        return Err(errors::conflict(group, plural, name, &why));
+        return Err(other_uid(call, uid, meta::uid(old)));
     }
     let within = if plural == "namespaces" && group.is_empty() { name.to_owned() } else { namespace.clone() };
     let request = server::admission_request(call, Operation::Update, name, &within, Some(old), options.dry_run);
@@ -168,12 +166,23 @@ fn prepare(
     if strategy.counts {
         // A status brings no warnings about the rest.
         call.warn_all((rules.warnings)(&new, Some(old)));
+        create::warn_unheeded(call, &new, Some(old));
     }
     call.warn_all(admission::validate(&request, &new)?);
     if !strategy.main {
         managed_fields::updated(call, &mut new, old, options);
     }
     Ok((new, held))
+}
+
+/// The body names another object of that name, in the words of upstream's storage (`NewInvalidObjError`).
+fn other_uid(call: &Call<'_>, wanted: &str, present: &str) -> Refusal {
+    let name = &call.info.name;
+    let why = format!(
+        "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {wanted}, UID in object meta: {present}",
+        call.key(name)
+    );
+    errors::conflict(call.resource.group, call.resource.plural, name, &why)
 }
 
 /// Optimistic locking: the object's `resourceVersion` is the present one, or absent where the kind allows that.
@@ -186,7 +195,8 @@ fn check_revision(call: &Call<'_>, rules: &Rules, new: &Value, old: &Value) -> R
         }
         let path = Path::new("metadata").child("resourceVersion");
         let found = vec![field::invalid(&path, 0, "must be specified for an update")];
-        return Err(errors::invalid(call.kind_group(), call.resource.kind, name, &found));
+        // Upstream's store knows the resource, not the kind.
+        return Err(errors::invalid(call.resource.group, call.resource.plural, name, &found));
     }
     if wanted == meta::resource_version(old) {
         return Ok(());

@@ -7,9 +7,6 @@ const fn column(name: &'static str, of: &'static str, priority: i32, description
     Column { name, of, format: "", description, priority }
 }
 
-/// The creation time itself.
-const CREATED_AT: Column = Column { name: "Created At", of: "date", ..AGE_COLUMN };
-
 pub(super) const CONFIG_MAP: &[Column] = &[
     NAME_COLUMN,
     column(
@@ -73,7 +70,13 @@ pub(super) const EVENT: &[Column] = &[
     },
 ];
 
-pub(super) const LIMIT_RANGE: &[Column] = &[NAME_COLUMN, CREATED_AT];
+pub(super) const STORAGE_VERSION_MIGRATION: &[Column] = &[
+    Column { format: "", ..NAME_COLUMN },
+    column("Resource", "string", 0, "GroupResource to migrate"),
+    column("Status", "string", 0, "Status of the migration"),
+];
+
+pub(super) const SERVICE_ACCOUNT: &[Column] = &[NAME_COLUMN, AGE_COLUMN];
 
 pub(super) const NAMESPACE: &[Column] =
     &[NAME_COLUMN, column("Status", "string", 0, "The status of the namespace"), AGE_COLUMN];
@@ -729,8 +732,6 @@ pub(super) const CLUSTER_ROLE_BINDING: &[Column] = &[
     column("ServiceAccounts", "string", 1, "ServiceAccounts in the clusterRoleBinding"),
 ];
 
-pub(super) const CLUSTER_ROLE: &[Column] = &[NAME_COLUMN, CREATED_AT];
-
 pub(super) const ROLE_BINDING: &[Column] = &[
     NAME_COLUMN,
     column(
@@ -744,8 +745,6 @@ pub(super) const ROLE_BINDING: &[Column] = &[
     column("Groups", "string", 1, "Groups in the roleBinding"),
     column("ServiceAccounts", "string", 1, "ServiceAccounts in the roleBinding"),
 ];
-
-pub(super) const ROLE: &[Column] = &[NAME_COLUMN, CREATED_AT];
 
 pub(super) const DEVICE_TAINT_RULE: &[Column] = &[
     NAME_COLUMN,
@@ -864,8 +863,6 @@ pub(super) const CSINODE: &[Column] = &[
     column("Drivers", "integer", 0, "Drivers indicates the number of CSI drivers registered on the node"),
     AGE_COLUMN,
 ];
-
-pub(super) const CSISTORAGE_CAPACITY: &[Column] = &[NAME_COLUMN, CREATED_AT];
 
 pub(super) const STORAGE_CLASS: &[Column] = &[
     NAME_COLUMN,

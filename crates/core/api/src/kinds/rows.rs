@@ -59,10 +59,6 @@ fn age(object: &Value, now: Timestamp) -> Value {
     json!(human::age(&object["metadata"]["creationTimestamp"], now))
 }
 
-fn created(object: &Value) -> Value {
-    object["metadata"]["creationTimestamp"].clone()
-}
-
 fn or(text: &str, absent: &str) -> Value {
     json!(if text.is_empty() { absent } else { text })
 }

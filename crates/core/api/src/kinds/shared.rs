@@ -2,7 +2,7 @@
 
 use crate::kinds::core::pod::defaults;
 use crate::table;
-use crate::tree::{keep, object_mut};
+use crate::tree::{Tree, keep, object_mut};
 use schema::decode::{Decoded, normalize};
 use serde_json::{Value, json};
 
@@ -25,6 +25,29 @@ pub(super) fn keep_status(new: &mut Value, old: &Value) {
 /// On `/status` all else stays.
 pub(super) fn keep_spec(new: &mut Value, old: &Value) {
     keep(new, old, "spec");
+}
+
+/// On `/status` of these kinds the metadata stays as well (`ResetObjectMetaForStatus`).
+pub(super) fn keep_spec_and_meta(new: &mut Value, old: &Value) {
+    keep_spec(new, old);
+    let Some(metadata) = object_mut(new, "metadata") else { return };
+    for field in ["labels", "annotations", "finalizers", "ownerReferences", "generation", "deletionTimestamp"] {
+        keep(metadata, &old["metadata"], field);
+    }
+}
+
+/// Sets a field that is not there; unlike `default_to` a zero value stays.
+pub(super) fn set_default(value: &mut Value, field: &str, default: impl Into<Value>) {
+    if !value.has(field) {
+        value[field] = default.into();
+    }
+}
+
+/// Webhooks and API servers behind a Service listen on the port of HTTPS.
+pub(super) fn default_service_port(of: &mut Value, service: &str) {
+    if let Some(service) = of.pointer_mut(service).filter(|service| service.is_object()) {
+        set_default(service, "port", 443);
+    }
 }
 
 /// Defaults of the Pod template below `spec.template`.

@@ -1,47 +1,163 @@
-//! Defaults and columns of the kinds that make Pods. Their validation is not here yet.
+//! Defaults and columns of the kinds that make Pods; the validation of each has a file of its own.
+
+mod checks;
+mod cron_job;
+mod daemon_set;
+mod deployment;
+mod indexes;
+mod job;
+mod job_status;
+mod replica_set;
+mod schedule;
+mod stateful_set;
 
 use super::columns;
 use super::rows::{self, labels};
-use super::shared::{clear_status, default_template, default_template_spec, keep_spec, keep_status};
+use super::shared::{clear_status, default_template, default_template_spec, keep_spec, keep_status, set_default};
 use crate::human;
+use crate::kinds::core::pod::template;
 use crate::meta;
+use crate::names;
 use crate::rules::Rules;
-use crate::tree::{Tree, default_to, list_mut, object_mut};
+use crate::tree::{Tree, default_to, keep, list_mut, object_mut, same};
 use jiff::Timestamp;
+use schema::field::Path;
 use serde_json::{Value, json};
 
 const BASE: Rules = Rules {
-    prepare_create: clear_status,
-    prepare_update: keep_status,
+    prepare_create: |object| {
+        clear_status(object);
+        prepare_template(object, &Value::Null);
+    },
+    prepare_update: |new, old| {
+        keep_status(new, old);
+        prepare_template(new, old);
+    },
     prepare_status_update: keep_spec,
     generation: true,
     ..Rules::PLAIN
 };
 
-pub static DEPLOYMENT: Rules =
-    Rules { default: default_deployment, columns: columns::DEPLOYMENT, row: deployment, ..BASE };
-pub static REPLICA_SET: Rules =
-    Rules { default: default_replicas, columns: columns::REPLICA_SET, row: replicas, ..BASE };
-pub static REPLICATION_CONTROLLER: Rules =
-    Rules { default: default_replication_controller, columns: columns::REPLICATION_CONTROLLER, row: replicas, ..BASE };
-pub static STATEFUL_SET: Rules =
-    Rules { default: default_stateful_set, columns: columns::STATEFUL_SET, row: stateful_set, ..BASE };
-pub static DAEMON_SET: Rules =
-    Rules { default: default_daemon_set, columns: columns::DAEMON_SET, row: daemon_set, ..BASE };
-pub static JOB: Rules =
-    Rules { default: default_job, prepare_create: prepare_job, columns: columns::JOB, row: job, ..BASE };
-pub static CRON_JOB: Rules = Rules { default: default_cron_job, columns: columns::CRON_JOB, row: cron_job, ..BASE };
+pub static DEPLOYMENT: Rules = Rules {
+    default: default_deployment,
+    prepare_update: |new, old| {
+        keep_status(new, old);
+        if new["metadata"].field("annotations") != old["metadata"].field("annotations") {
+            meta::set(new, "generation", meta::generation(old) + 1);
+        }
+    },
+    prepare_status_update: |new, old| {
+        keep_spec(new, old);
+        if let Some(metadata) = meta::metadata_mut(new) {
+            keep(metadata, &old["metadata"], "labels");
+        }
+    },
+    columns: columns::DEPLOYMENT,
+    row: deployment,
+    validate: |new| deployment::validate(new, &Value::Null),
+    validate_update: deployment::update,
+    validate_status_update: deployment::status,
+    warnings: deployment::warnings,
+    ..BASE
+};
+pub static REPLICA_SET: Rules = Rules {
+    default: default_replicas,
+    columns: columns::REPLICA_SET,
+    row: replicas,
+    validate: |new| replica_set::validate(new, &Value::Null),
+    validate_update: replica_set::update,
+    validate_status_update: replica_set::status,
+    warnings: replica_set::warnings,
+    ..BASE
+};
+pub static REPLICATION_CONTROLLER: Rules = Rules {
+    default: default_replication_controller,
+    columns: columns::REPLICATION_CONTROLLER,
+    row: replicas,
+    validate: |new| replica_set::controller(new, &Value::Null),
+    validate_update: replica_set::controller,
+    validate_status_update: replica_set::status,
+    warnings: replica_set::warnings,
+    ..BASE
+};
+pub static STATEFUL_SET: Rules = Rules {
+    default: default_stateful_set,
+    columns: columns::STATEFUL_SET,
+    row: stateful_set,
+    validate: |new| stateful_set::validate(new, &Value::Null),
+    validate_update: stateful_set::update,
+    validate_status_update: stateful_set::status,
+    warnings: stateful_set::warnings,
+    validate_name: names::dns_label_name,
+    ..BASE
+};
+pub static DAEMON_SET: Rules = Rules {
+    default: default_daemon_set,
+    prepare_create: |set| {
+        clear_status(set);
+        let counted = template_generation(set).max(1);
+        set_template_generation(set, counted);
+    },
+    prepare_update: |new, old| {
+        keep_status(new, old);
+        let changed = !same(&new["spec"]["template"], &old["spec"]["template"]);
+        set_template_generation(new, template_generation(old) + i64::from(changed));
+    },
+    prepare_status_update: |new, old| {
+        keep_spec(new, old);
+        set_template_generation(new, template_generation(old));
+    },
+    columns: columns::DAEMON_SET,
+    row: daemon_set,
+    validate: |new| daemon_set::validate(new, &Value::Null),
+    validate_update: daemon_set::update,
+    validate_status_update: daemon_set::status,
+    warnings: daemon_set::warnings,
+    ..BASE
+};
+pub static JOB: Rules = Rules {
+    default: default_job,
+    prepare_create: prepare_job,
+    columns: columns::JOB,
+    row: job,
+    validate: job::create,
+    validate_update: job::update,
+    validate_status_update: job_status::update,
+    warnings: job::warnings,
+    ..BASE
+};
+pub static CRON_JOB: Rules = Rules {
+    default: default_cron_job,
+    columns: columns::CRON_JOB,
+    row: cron_job,
+    validate: cron_job::create,
+    validate_update: cron_job::validate,
+    warnings: cron_job::warnings,
+    ..BASE
+};
 pub static POD_TEMPLATE: Rules = Rules {
     default: default_template,
     columns: columns::POD_TEMPLATE,
     row: pod_template,
+    prepare_create: |object| prepare_template_at(object, &Value::Null, "/template"),
+    prepare_update: |new, old| prepare_template_at(new, old, "/template"),
+    validate: |new| template::validate(&new["template"], &Value::Null, &Path::new("template")),
+    validate_update: |new, old| template::validate(&new["template"], &old["template"], &Path::new("template")),
+    warnings: |new, old| checks::template_warnings(new, old, &["template"]),
     generation: true,
     ..Rules::PLAIN
 };
 
-fn set_default(value: &mut Value, field: &str, default: impl Into<Value>) {
-    if !value.has(field) {
-        value[field] = default.into();
+/// Drops what this version has off from the template, wherever the kind has it.
+fn prepare_template(object: &mut Value, old: &Value) {
+    for at in ["/spec/template", "/spec/jobTemplate/spec/template"] {
+        prepare_template_at(object, old, at);
+    }
+}
+
+fn prepare_template_at(object: &mut Value, old: &Value, at: &str) {
+    if let Some(own) = object.pointer_mut(at).filter(|own| own.is_object()) {
+        template::prepare(own, old.pointer(at).unwrap_or(&Value::Null));
     }
 }
 
@@ -119,6 +235,8 @@ fn default_stateful_set(set: &mut Value) {
 }
 
 fn default_daemon_set(set: &mut Value) {
+    let counted = template_generation(set);
+    set_template_generation(set, counted);
     with_spec(set, |spec| {
         set_default(spec, "revisionHistoryLimit", 10);
         let Some(strategy) = object_mut(spec, "updateStrategy") else { return };
@@ -132,6 +250,20 @@ fn default_daemon_set(set: &mut Value) {
     });
 }
 
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+/// How often the template has changed: a field of older versions that lives on as an annotation.
+fn template_generation(set: &Value) -> i64 {
+    meta::annotation(set, TEMPLATE_GENERATION).and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+fn set_template_generation(set: &mut Value, generation: i64) {
+    let annotations = meta::metadata_mut(set).and_then(|metadata| object_mut(metadata, "annotations"));
+    if let Some(annotations) = annotations {
+        annotations[TEMPLATE_GENERATION] = generation.to_string().into();
+    }
+}
+
 fn default_job_spec(spec: &mut Value) {
     if !spec.has("completions") && !spec.has("parallelism") {
         spec["completions"] = 1.into();
@@ -143,6 +275,18 @@ fn default_job_spec(spec: &mut Value) {
     set_default(spec, "suspend", false);
     let policy = if spec.has("podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
     set_default(spec, "podReplacementPolicy", policy);
+    set_default(spec, "manualSelector", false);
+    default_failure_policy(spec);
+}
+
+/// Conditions that a failure policy looks for hold unless it says otherwise.
+fn default_failure_policy(job_spec: &mut Value) {
+    let Some(policy) = job_spec.get_mut("podFailurePolicy") else { return };
+    for rule in list_mut(policy, "rules") {
+        for pattern in list_mut(rule, "onPodConditions") {
+            default_to(pattern, "status", "True");
+        }
+    }
 }
 
 fn default_job(job: &mut Value) {
@@ -156,14 +300,13 @@ fn default_job(job: &mut Value) {
 
 /// A Job finds its Pods by its own uid unless it brings a selector (`generateSelector`).
 fn prepare_job(job: &mut Value) {
-    clear_status(job);
+    (BASE.prepare_create)(job);
     if job["spec"].flag("manualSelector") {
         return;
     }
     let (name, uid) = (meta::name(job).to_owned(), meta::uid(job).to_owned());
     let shared = job["metadata"]["labels"] == job["spec"]["template"]["metadata"]["labels"];
     let Some(spec) = object_mut(job, "spec") else { return };
-    set_default(spec, "manualSelector", false);
     if !spec.has("selector") {
         spec["selector"] = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
     }
@@ -188,7 +331,9 @@ fn default_cron_job(job: &mut Value) {
     set_default(spec, "suspend", false);
     set_default(spec, "successfulJobsHistoryLimit", 3);
     set_default(spec, "failedJobsHistoryLimit", 1);
-    if let Some(template) = spec["jobTemplate"].get_mut("spec").and_then(|spec| spec.get_mut("template")) {
+    let Some(job) = spec.pointer_mut("/jobTemplate/spec") else { return };
+    default_failure_policy(job);
+    if let Some(template) = job.get_mut("template") {
         default_template_spec(template);
     }
 }

@@ -54,7 +54,15 @@ fn plan(_: &Config, view: &dyn View, key: &Key, now: Timestamp) -> Plan {
         .map(|resource| (*resource, view.list(*resource, &key.name)))
         .filter(|(_, objects)| !objects.is_empty())
         .collect();
-    let mut writes: Vec<Write> = status(&namespace, &left, now).into_iter().collect();
+    let waiting: Vec<(ResourceName, Vec<Arc<Object>>)> = left
+        .iter()
+        .map(|(resource, objects)| (*resource, objects.iter().filter(|o| waits(*resource, o)).cloned().collect()))
+        .filter(|(_, objects): &(_, Vec<_>)| !objects.is_empty())
+        .collect();
+    let mut writes: Vec<Write> = Vec::new();
+    if left.is_empty() || !waiting.is_empty() {
+        writes.extend(status(&namespace, &waiting, now));
+    }
     let pods_first = left.iter().any(|(resource, _)| *resource == PODS);
     for (resource, objects) in left.iter().filter(|(resource, _)| !pods_first || *resource == PODS) {
         for object in objects.iter().filter(|object| !is_terminating(object)) {
@@ -88,13 +96,19 @@ fn is_terminating(object: &Object) -> bool {
     meta(object)["deletionTimestamp"].is_string()
 }
 
+/// Whether deleting the object does not make it go at once.
+fn waits(resource: ResourceName, object: &Object) -> bool {
+    let metadata = meta(object);
+    resource == PODS || metadata["finalizers"].as_array().is_some_and(|all| !all.is_empty())
+}
+
 /// The conditions that tell what deletion still waits for, if they changed.
 fn status(namespace: &Namespace, left: &[(ResourceName, Vec<Arc<Object>>)], now: Timestamp) -> Option<Write> {
     let (mut content, mut held) = (String::new(), std::collections::BTreeMap::<String, usize>::new());
     for (resource, objects) in left {
         let separator = if content.is_empty() { "" } else { ", " };
-        let suffix = if resource.group.is_empty() { String::new() } else { format!(".{}", resource.group) };
-        write!(content, "{separator}{}{suffix} has {} resource instances", resource.plural, objects.len()).ok();
+        let ResourceName { group, plural, .. } = resource;
+        write!(content, "{separator}{plural}.{group} has {} resource instances", objects.len()).ok();
         for finalizer in objects.iter().flat_map(|object| {
             let finalizers = meta(object)["finalizers"].clone();
             finalizers

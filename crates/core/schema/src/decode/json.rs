@@ -54,7 +54,7 @@ impl Parser<'_> {
     fn nested(&mut self, read: fn(&mut Self) -> Result<Tree, DecodeError>) -> Result<Tree, DecodeError> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            return Err(DecodeError("exceeded max depth".to_owned()));
+            return Err(self.unexpected("exceeded max depth"));
         }
         self.at += 1;
         let tree = read(self)?;

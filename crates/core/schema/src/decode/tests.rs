@@ -119,7 +119,10 @@ fn malformed() {
             "couldn't get version/kind; json parse error: json: cannot unmarshal number into Go struct field .kind of type string"
         ],
     );
-    json(&"[".repeat(200), expect!["couldn't get version/kind; json parse error: exceeded max depth"]);
+    json(
+        &"[".repeat(200),
+        expect!["couldn't get version/kind; json parse error: invalid character '[' exceeded max depth"],
+    );
     let yaml = |text: &str, expected: Expect| check(text, Format::Yaml, expected);
     yaml("x: y\na: b: c\n", expect!["yaml: line 2: mapping values are not allowed in this context"]);
     yaml("a: b: c\n", expect!["yaml: mapping values are not allowed in this context"]);

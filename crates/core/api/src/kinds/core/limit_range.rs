@@ -1,17 +1,10 @@
-//! `v1` LimitRange (defaults and columns; its validation is not here yet).
+//! `v1` LimitRange (its defaults; its validation is not here yet).
 
-use crate::kinds::columns;
-use crate::meta;
 use crate::rules::Rules;
 use crate::tree::{Tree, list_mut};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-pub static RULES: Rules = Rules {
-    default,
-    columns: columns::LIMIT_RANGE,
-    row: |range, _| vec![json!(meta::name(range)), range["metadata"]["creationTimestamp"].clone()],
-    ..Rules::PLAIN
-};
+pub static RULES: Rules = Rules { default, create_on_update: true, ..Rules::PLAIN };
 
 /// A container's default limit is the maximum, its default request the limit, or else the minimum.
 fn default(range: &mut Value) {

@@ -84,6 +84,11 @@ pub fn is_mirror(pod: &Value) -> bool {
 /// The lists of containers of a Pod's spec in upstream's order of visiting.
 pub const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
+/// `ValidatePersistentVolumeClaimSpec` of a new claim.
+pub(in crate::kinds) fn claim_spec(spec: &Value, path: &schema::field::Path) -> schema::field::ErrorList {
+    volumes::claim::claim_spec(spec, path)
+}
+
 /// Upstream's `field.NewPath("")`, which prints as `[]`.
 fn nowhere() -> schema::field::Path {
     schema::field::Path::default().key("")

@@ -1,5 +1,7 @@
 //! `v1` ServiceAccount.
 
+use crate::human;
+use crate::kinds::columns;
 use crate::meta;
 use crate::rules::Rules;
 use crate::tree::{Tree, list_mut};
@@ -11,6 +13,10 @@ pub static RULES: Rules = Rules {
     prepare_create: clean_references,
     prepare_update: |new, _| clean_references(new),
     warnings,
+    columns: columns::SERVICE_ACCOUNT,
+    row: |account, now| {
+        vec![json!(meta::name(account)), json!(human::age(&account["metadata"]["creationTimestamp"], now))]
+    },
     ..Rules::PLAIN
 };
 

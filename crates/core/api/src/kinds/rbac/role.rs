@@ -1,33 +1,22 @@
 //! Role and ClusterRole.
 
-use crate::kinds::columns;
-use crate::meta::{self, validate_label_selector};
+use crate::meta::validate_label_selector;
 use crate::names;
 use crate::rules::Rules;
 use crate::tree::Tree;
 use schema::field::{ErrorList, Path, invalid, required};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 pub static ROLE: Rules = Rules {
     validate: |role| validate_rules(role, true),
     validate_update: |new, _| validate_rules(new, true),
     validate_name: names::path_segment_name,
-    columns: columns::ROLE,
-    row: |role, _| row(role),
     create_on_update: true,
     ..Rules::PLAIN
 };
 
-pub static CLUSTER_ROLE: Rules = Rules {
-    validate: validate_cluster_role,
-    validate_update: |new, _| validate_cluster_role(new),
-    columns: columns::CLUSTER_ROLE,
-    ..ROLE
-};
-
-fn row(role: &Value) -> Vec<Value> {
-    vec![json!(meta::name(role)), role["metadata"]["creationTimestamp"].clone()]
-}
+pub static CLUSTER_ROLE: Rules =
+    Rules { validate: validate_cluster_role, validate_update: |new, _| validate_cluster_role(new), ..ROLE };
 
 fn validate_rules(role: &Value, namespaced: bool) -> ErrorList {
     let rules = || role.list("rules").iter().enumerate().map(|(at, rule)| (rule, Path::new("rules").index(at)));

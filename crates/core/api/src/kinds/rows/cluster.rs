@@ -3,7 +3,7 @@
 use super::{age, int_or_text, labels, name, or, selector};
 use crate::human;
 use crate::kinds::columns;
-use crate::kinds::shared::{clear_status, keep_spec, keep_status};
+use crate::kinds::shared::{clear_status, keep_spec, keep_spec_and_meta, keep_status};
 use crate::meta;
 use crate::rules::Rules;
 use crate::tree::Tree;
@@ -32,6 +32,7 @@ pub static NETWORK_POLICY: Rules = Rules {
     ..COUNTED
 };
 pub static SERVICE_CIDR: Rules = Rules {
+    prepare_status_update: keep_spec_and_meta,
     columns: columns::SERVICE_CIDR,
     row: |cidr, now| {
         let all = cidr["spec"].texts("cidrs").collect::<Vec<_>>().join(",");
@@ -40,32 +41,69 @@ pub static SERVICE_CIDR: Rules = Rules {
     ..WITH_STATUS
 };
 pub static IP_ADDRESS: Rules = Rules { columns: columns::IPADDRESS, row: ip_address, ..Rules::PLAIN };
-pub static POD_DISRUPTION_BUDGET: Rules =
-    Rules { columns: columns::POD_DISRUPTION_BUDGET, row: disruption_budget, generation: true, ..WITH_STATUS };
+pub static POD_DISRUPTION_BUDGET: Rules = Rules {
+    columns: columns::POD_DISRUPTION_BUDGET,
+    row: disruption_budget,
+    generation: true,
+    unconditional_update: false,
+    ..WITH_STATUS
+};
 pub static RESOURCE_QUOTA: Rules = Rules { columns: columns::RESOURCE_QUOTA, row: quota, ..WITH_STATUS };
 pub static CONTROLLER_REVISION: Rules =
     Rules { columns: columns::CONTROLLER_REVISION, row: controller_revision, ..Rules::PLAIN };
 pub static RUNTIME_CLASS: Rules = Rules {
     columns: columns::RUNTIME_CLASS,
     row: |class, now| vec![name(class), json!(class.text("handler")), age(class, now)],
+    unconditional_update: false,
+    create_on_update: true,
     ..Rules::PLAIN
 };
-pub static CERTIFICATE_SIGNING_REQUEST: Rules =
-    Rules { columns: columns::CERTIFICATE_SIGNING_REQUEST, row: signing_request, ..WITH_STATUS };
+pub static CERTIFICATE_SIGNING_REQUEST: Rules = Rules {
+    // What is asked for stands; its status has doors of its own.
+    prepare_update: |new, old| {
+        keep_spec(new, old);
+        keep_status(new, old);
+    },
+    columns: columns::CERTIFICATE_SIGNING_REQUEST,
+    row: signing_request,
+    ..WITH_STATUS
+};
 pub static CLUSTER_TRUST_BUNDLE: Rules = Rules {
     columns: columns::CLUSTER_TRUST_BUNDLE,
     row: |bundle, _| vec![name(bundle), or(bundle["spec"].text("signerName"), "<none>")],
     ..Rules::PLAIN
 };
-pub static POD_CERTIFICATE_REQUEST: Rules =
-    Rules { columns: columns::POD_CERTIFICATE_REQUEST, row: pod_certificate, ..WITH_STATUS };
-pub static PRIORITY_LEVEL: Rules =
-    Rules { columns: columns::PRIORITY_LEVEL_CONFIGURATION, row: priority_level, generation: true, ..WITH_STATUS };
-/// APIService, StorageVersionMigration: nothing but a status of their own.
+pub static POD_CERTIFICATE_REQUEST: Rules = Rules {
+    prepare_status_update: keep_spec_and_meta,
+    columns: columns::POD_CERTIFICATE_REQUEST,
+    row: pod_certificate,
+    unconditional_update: false,
+    ..WITH_STATUS
+};
+pub static PRIORITY_LEVEL: Rules = Rules {
+    prepare_status_update: keep_spec_and_meta,
+    columns: columns::PRIORITY_LEVEL_CONFIGURATION,
+    row: priority_level,
+    generation: true,
+    ..WITH_STATUS
+};
+/// APIService: nothing but a status of its own.
 pub static STATUS_APART: Rules = WITH_STATUS;
 /// CustomResourceDefinition, FlowSchema.
 pub static STATUS_APART_COUNTED: Rules = Rules { generation: true, ..WITH_STATUS };
-pub static RESOURCE_CLAIM: Rules = Rules { columns: columns::RESOURCE_CLAIM, row: resource_claim, ..WITH_STATUS };
+pub static STORAGE_VERSION_MIGRATION: Rules = Rules {
+    prepare_status_update: keep_spec_and_meta,
+    columns: columns::STORAGE_VERSION_MIGRATION,
+    row: migration,
+    unconditional_update: false,
+    ..WITH_STATUS
+};
+pub static RESOURCE_CLAIM: Rules = Rules {
+    prepare_status_update: keep_spec_and_meta,
+    columns: columns::RESOURCE_CLAIM,
+    row: resource_claim,
+    ..WITH_STATUS
+};
 pub static RESOURCE_SLICE: Rules = Rules {
     columns: columns::RESOURCE_SLICE,
     row: |slice, now| {
@@ -75,8 +113,13 @@ pub static RESOURCE_SLICE: Rules = Rules {
     },
     ..COUNTED
 };
-pub static DEVICE_TAINT_RULE: Rules =
-    Rules { columns: columns::DEVICE_TAINT_RULE, row: device_taint, generation: true, ..WITH_STATUS };
+pub static DEVICE_TAINT_RULE: Rules = Rules {
+    prepare_status_update: keep_spec_and_meta,
+    columns: columns::DEVICE_TAINT_RULE,
+    row: device_taint,
+    generation: true,
+    ..WITH_STATUS
+};
 pub static WEBHOOKS: Rules = Rules {
     columns: columns::VALIDATING_WEBHOOK_CONFIGURATION,
     row: |configuration, now| {
@@ -88,6 +131,7 @@ pub static MUTATING_WEBHOOKS: Rules = Rules { columns: columns::MUTATING_WEBHOOK
 pub static VALIDATING_POLICY: Rules = Rules {
     columns: columns::VALIDATING_ADMISSION_POLICY,
     row: |policy, now| admission_policy(policy, "validations", now),
+    prepare_status_update: keep_spec_and_meta,
     generation: true,
     ..WITH_STATUS
 };
@@ -271,6 +315,17 @@ fn resource_claim(claim: &Value, now: Timestamp) -> Vec<Value> {
     vec![name(claim), json!(states.join(",")), age(claim, now)]
 }
 
+fn migration(migration: &Value, _: Timestamp) -> Vec<Value> {
+    let resource = &migration["spec"]["resource"];
+    let shown = match resource.text("group") {
+        "" => resource.text("resource").to_owned(),
+        group => format!("{}.{group}", resource.text("resource")),
+    };
+    let mut conditions = migration["status"].list("conditions").iter().filter(|c| c.text("status") == "True");
+    let state = conditions.rfind(|c| matches!(c.text("type"), "Running" | "Failed" | "Succeeded"));
+    vec![name(migration), json!(shown), json!(state.map_or("Unknown", |condition| condition.text("type")))]
+}
+
 fn device_taint(rule: &Value, now: Timestamp) -> Vec<Value> {
     let taint = &rule["spec"]["taint"];
     vec![
@@ -306,6 +361,12 @@ fn policy_binding(binding: &Value, now: Timestamp) -> Vec<Value> {
 
 /// `cpu: 10%/60%, …`: at most two targets and how many more.
 fn hpa_metrics(spec: &Value, status: &Value) -> String {
+    // autoscaling/v1 has this one target.
+    if let Some(wanted) = spec.int_opt("targetCPUUtilizationPercentage") {
+        let reached = status.int_opt("currentCPUUtilizationPercentage");
+        let reached = reached.map_or_else(|| "<unknown>".to_owned(), |percent| format!("{percent}%"));
+        return format!("cpu: {reached}/{wanted}%");
+    }
     let all: Vec<String> = spec
         .list("metrics")
         .iter()

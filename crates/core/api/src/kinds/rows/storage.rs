@@ -1,11 +1,11 @@
 //! Volumes, claims and what drives them.
 
-use super::{age, created, name, or};
+use super::{age, name, or};
 use crate::kinds::columns;
 use crate::kinds::shared::{clear_status, keep_spec, keep_status};
 use crate::meta;
 use crate::rules::Rules;
-use crate::tree::{Tree, default_to, object_mut};
+use crate::tree::{Tree, default_to, object_mut, same};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -19,7 +19,10 @@ pub static PERSISTENT_VOLUME: Rules = Rules {
             default_to(status, "phase", "Pending");
         }
     },
-    prepare_create: |volume| volume["status"] = json!({"phase": "Pending"}),
+    prepare_create: |volume| {
+        let now = volume["metadata"]["creationTimestamp"].clone();
+        volume["status"] = json!({"phase": "Pending", "lastPhaseTransitionTime": now});
+    },
     prepare_update: keep_status,
     prepare_status_update: keep_spec,
     columns: columns::PERSISTENT_VOLUME,
@@ -36,8 +39,14 @@ pub static PERSISTENT_VOLUME_CLAIM: Rules = Rules {
             default_to(status, "phase", "Pending");
         }
     },
-    prepare_create: |claim| claim["status"] = json!({"phase": "Pending"}),
-    prepare_update: keep_status,
+    prepare_create: |claim| {
+        claim["status"] = json!({"phase": "Pending"});
+        normalize_sources(claim);
+    },
+    prepare_update: |new, old| {
+        keep_status(new, old);
+        normalize_sources(new);
+    },
     prepare_status_update: keep_spec,
     columns: columns::PERSISTENT_VOLUME_CLAIM,
     row: claim,
@@ -70,6 +79,7 @@ pub static VOLUME_ATTRIBUTES_CLASS: Rules = Rules {
 };
 
 pub static VOLUME_ATTACHMENT: Rules = Rules {
+    unconditional_update: false,
     prepare_create: clear_status,
     prepare_update: keep_status,
     prepare_status_update: keep_spec,
@@ -106,6 +116,14 @@ pub static CSI_DRIVER: Rules = Rules {
             }
         }
     },
+    // It counts from the first change.
+    prepare_update: |new, old| {
+        if !same(&new["spec"], &old["spec"]) {
+            meta::set(new, "generation", meta::generation(old) + 1);
+        }
+    },
+    unconditional_update: false,
+    warnings: token_warning,
     columns: columns::CSIDRIVER,
     row: csi_driver,
     ..Rules::PLAIN
@@ -114,17 +132,27 @@ pub static CSI_DRIVER: Rules = Rules {
 pub static CSI_NODE: Rules = Rules {
     columns: columns::CSINODE,
     row: |node, now| vec![name(node), json!(node["spec"].list("drivers").len()), age(node, now)],
+    unconditional_update: false,
     prepare_create: clear_status,
     prepare_update: keep_status,
     prepare_status_update: keep_spec,
     ..Rules::PLAIN
 };
 
-pub static CSI_STORAGE_CAPACITY: Rules = Rules {
-    columns: columns::CSISTORAGE_CAPACITY,
-    row: |capacity, _| vec![name(capacity), created(capacity)],
-    ..Rules::PLAIN
-};
+pub static CSI_STORAGE_CAPACITY: Rules = Rules { unconditional_update: false, ..Rules::PLAIN };
+
+/// The older and the newer field for a claim's source tell the same (`NormalizeDataSources`).
+fn normalize_sources(claim: &mut Value) {
+    let Some(spec) = claim.get_mut("spec").filter(|spec| spec.is_object()) else { return };
+    let of = |reference: &Value| json!({"apiGroup": reference["apiGroup"], "kind": reference["kind"], "name": reference["name"]});
+    match (spec.has("dataSource"), spec.has("dataSourceRef")) {
+        (true, false) => spec["dataSourceRef"] = of(&spec["dataSource"]),
+        (false, true) if spec["dataSourceRef"].text("namespace").is_empty() => {
+            spec["dataSource"] = of(&spec["dataSourceRef"]);
+        }
+        _ => {}
+    }
+}
 
 fn phase(object: &Value) -> &str {
     if meta::deletion_timestamp(object).is_some() { "Terminating" } else { object["status"].text("phase") }
@@ -182,6 +210,17 @@ fn claim(claim: &Value, now: Timestamp) -> Vec<Value> {
         age(claim, now),
         or(spec.text("volumeMode"), "<unset>"),
     ]
+}
+
+const TOKEN_IN_SECRETS: &str = "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible logging of tokens in volume attributes";
+
+fn token_warning(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let spec = &new["spec"];
+    let unchanged = old.is_some_and(|old| old["spec"]["tokenRequests"] == spec["tokenRequests"]);
+    if unchanged || spec.list("tokenRequests").is_empty() || spec.has("serviceAccountTokenInSecrets") {
+        return Vec::new();
+    }
+    vec![TOKEN_IN_SECRETS.to_owned()]
 }
 
 fn csi_driver(driver: &Value, now: Timestamp) -> Vec<Value> {

@@ -21,7 +21,7 @@ pub static RULES: Rules = Rules {
     validate_update: update,
     columns: columns::PRIORITY_CLASS,
     row,
-    generation: true,
+    prepare_create: |class| meta::set(class, "generation", 1),
     ..Rules::PLAIN
 };
 

@@ -1,6 +1,6 @@
 //! Validation of volumes (upstream `ValidateVolumes`, `validateVolumeSource`).
 
-mod claim;
+pub(super) mod claim;
 mod projected;
 mod sources;
 

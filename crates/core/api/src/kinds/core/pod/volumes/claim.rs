@@ -41,7 +41,7 @@ pub(super) fn ephemeral(source: &Value, path: &Path) -> ErrorList {
 }
 
 /// `ValidatePersistentVolumeClaimSpec` of a new claim.
-pub(super) fn claim_spec(spec: &Value, path: &Path) -> ErrorList {
+pub(in crate::kinds::core::pod) fn claim_spec(spec: &Value, path: &Path) -> ErrorList {
     let mut found = ErrorList::new();
     let at = path.child("accessModes");
     if spec.list("accessModes").is_empty() {

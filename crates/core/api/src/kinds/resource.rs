@@ -1,0 +1,4 @@
+//! `resource.k8s.io`.
+
+pub mod claim;
+pub mod taint;
