@@ -7,6 +7,7 @@ pub mod container;
 pub mod credentials;
 pub mod env;
 pub mod files;
+pub mod logs;
 pub mod machine;
 pub mod node;
 pub mod order;

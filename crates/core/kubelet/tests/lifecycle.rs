@@ -763,6 +763,67 @@ fn a_restart_of_minke_changes_nothing() {
     "#]]);
 }
 
+/// The API has the end of a start that failed, the runtime only what was created for it.
+#[test]
+fn a_failed_start_is_tried_again_after_restarts_of_minke() {
+    let spec = json!({"restartPolicy": "OnFailure", "containers": [{"name": "c"}]});
+    let mut before = Script::new(spec.clone());
+    before.up();
+    before.image("c");
+    before.feed(Input::Created { container: ContainerName("c".into()), id: "c1".into(), user: None });
+    before.feed(Input::StartFailed {
+        container: ContainerName("c".into()),
+        id: Some("c1".into()),
+        reason: "RunContainerError",
+        message: "not now".into(),
+    });
+    let back = |before: &mut Script| {
+        let mut script = Script::new(spec.clone());
+        std::mem::swap(&mut script.said, &mut before.said);
+        script.status = before.status.clone();
+        script.ms = before.ms + 5000;
+        script.note("minke is back");
+        script.spec();
+        script.feed(Input::Recovered {
+            sandbox_id: "s0".into(),
+            sandbox_ready: true,
+            attempt: 0,
+            ips: vec![],
+            containers: vec![Found { started_at: None, ..found("c", "c1", 0, None) }],
+        });
+        script.feed(Input::VolumesReady);
+        script.show();
+        script
+    };
+    // The first time the API has the reason, the second time only how it ended.
+    let mut script = back(&mut before);
+    let mut script = back(&mut script);
+    script.attempts.insert("c".into(), 1);
+    script.start("c");
+    script.show();
+    script.end(expect![[r#"
+        up
+            PrepareVolumes
+            CreateSandbox { attempt: 0 }
+            image c
+            start c #0
+            image c
+        minke is back
+            PrepareVolumes
+            remove c1
+            image c
+          = Running: c terminated StartError 128 x0
+        minke is back
+            PrepareVolumes
+            remove c1
+            image c
+          = Running: c terminated StartError 128 x0
+        start c
+            start c #1
+          = Running: c running (before: StartError 128) x1
+    "#]]);
+}
+
 #[test]
 fn after_a_reboot_everything_runs_again() {
     let spec = json!({"initContainers": [{"name": "i"}], "containers": [{"name": "c"}]});

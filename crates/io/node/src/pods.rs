@@ -5,7 +5,7 @@ use crate::{NodeError, Shared};
 use client::informer::{Change, Informer};
 use client::transport::ListQuery;
 use client::typed::target;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kubelet::pod::Input;
 use runtime::types::{RuntimeEvent, SandboxStatus};
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +18,8 @@ use tokio::task::JoinSet;
 #[derive(Clone)]
 pub(crate) struct Entry {
     pub(crate) pod: Arc<Pod>,
+    /// As the machine last told it; `None` until it has.
+    pub(crate) status: Option<Arc<PodStatus>>,
     pub(crate) inbox: mpsc::UnboundedSender<Input>,
     pub(crate) sandbox_id: String,
     /// The Pod's addresses, the primary first; empty until it has a sandbox.
@@ -80,6 +82,12 @@ impl Index {
     pub(crate) fn set_pod(&self, uid: &str, pod: Arc<Pod>) {
         if let Some(entry) = self.lock().pods.get_mut(uid) {
             entry.pod = pod;
+        }
+    }
+
+    pub(crate) fn set_status(&self, uid: &str, status: Arc<PodStatus>) {
+        if let Some(entry) = self.lock().pods.get_mut(uid) {
+            entry.status = Some(status);
         }
     }
 
@@ -177,8 +185,14 @@ fn set(
         return;
     }
     let (inbox, receiver) = mpsc::unbounded_channel();
-    let entry =
-        Entry { pod: pod.clone(), inbox, sandbox_id: String::new(), ips: Vec::new(), containers: BTreeMap::new() };
+    let entry = Entry {
+        pod: pod.clone(),
+        status: None,
+        inbox,
+        sandbox_id: String::new(),
+        ips: Vec::new(),
+        containers: BTreeMap::new(),
+    };
     shared.pods.insert(&uid, entry.clone());
     entry.inbox.send(Input::Spec(pod.clone())).ok();
     let sandboxes = found.remove(&uid).unwrap_or_default();

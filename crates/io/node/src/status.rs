@@ -19,7 +19,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// What the API should know of a Pod.
 #[derive(Default)]
 pub(crate) struct Wanted {
-    pub(crate) status: Option<Box<PodStatus>>,
+    pub(crate) status: Option<Arc<PodStatus>>,
     /// Nothing of the Pod is left on the node: the object may go.
     pub(crate) deleted: bool,
 }
@@ -54,7 +54,7 @@ pub(crate) async fn run(shared: Arc<Shared>, pod: Arc<Pod>, mut wanted: watch::R
     }
 }
 
-fn newest(wanted: &mut watch::Receiver<Wanted>) -> (Option<Box<PodStatus>>, bool) {
+fn newest(wanted: &mut watch::Receiver<Wanted>) -> (Option<Arc<PodStatus>>, bool) {
     let wanted = wanted.borrow_and_update();
     (wanted.status.clone(), wanted.deleted)
 }

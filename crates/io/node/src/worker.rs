@@ -81,6 +81,8 @@ impl Worker {
                 for action in step.actions {
                     match action {
                         Action::WriteStatus(status) => {
+                            let status = Arc::from(status);
+                            self.shared.pods.set_status(&self.uid, Arc::clone(&status));
                             wanted.send_modify(|wanted| wanted.status = Some(status));
                         }
                         Action::DeleteObject => wanted.send_modify(|wanted| wanted.deleted = true),

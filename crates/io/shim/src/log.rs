@@ -18,13 +18,11 @@ pub enum Stream {
 pub struct Lines {
     stream: Stream,
     waiting: Vec<u8>,
-    /// The last line written was a part: at the end one more, whole, closes it.
-    open: bool,
 }
 
 impl Lines {
     pub fn new(stream: Stream) -> Lines {
-        Lines { stream, waiting: Vec::new(), open: false }
+        Lines { stream, waiting: Vec::new() }
     }
 
     /// Appends to `out` the lines that `bytes` complete, stamped with `now_ns` (Unix time).
@@ -49,10 +47,10 @@ impl Lines {
         }
     }
 
-    /// The stream ended: what waits is a line.
+    /// The stream ended: what waits never got its newline, so it stays a part, as containerd writes it.
     pub fn end(&mut self, now_ns: i64, out: &mut Vec<u8>) {
-        if !self.waiting.is_empty() || self.open {
-            self.write(&[], true, now_ns, out);
+        if !self.waiting.is_empty() {
+            self.write(&[], false, now_ns, out);
         }
     }
 
@@ -67,7 +65,6 @@ impl Lines {
         out.extend_from_slice(bytes);
         out.push(b'\n');
         self.waiting = Vec::new();
-        self.open = !whole;
     }
 }
 
@@ -154,12 +151,14 @@ mod tests {
         let longer = vec![b'x'; PART + 1];
         assert_eq!(log(&[b"a\nbb\n"]), [f(1), f(2)]);
         assert_eq!(log(&[b"a", b"b\n"]), [f(2)]);
-        assert_eq!(log(&[b"no newline"]), [f(10)]);
+        assert_eq!(log(&[b"no newline"]), [p(10)]);
         assert_eq!(log(&[b"\n\n"]), [f(0), f(0)]);
         assert_eq!(log(&[&long, b"\n"]), [f(PART)]);
         assert_eq!(log(&[&longer, b"\n"]), [p(PART), f(1)]);
-        assert_eq!(log(&[&longer]), [p(PART), f(1)]);
-        assert_eq!(log(&[&long, &long, b"x"]), [p(PART), p(PART), f(1)]);
+        assert_eq!(log(&[b"a\n", b"b"]), [f(1), p(1)]);
+        assert_eq!(log(&[&long]), [p(PART)]);
+        assert_eq!(log(&[&longer]), [p(PART), p(1)]);
+        assert_eq!(log(&[&long, &long, b"x"]), [p(PART), p(PART), p(1)]);
         assert_eq!(log(&[]), []);
     }
 

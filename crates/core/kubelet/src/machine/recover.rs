@@ -84,15 +84,18 @@ impl PodMachine {
             let mut of_it: Vec<_> = found.iter().filter(|found| found.name == name).cloned().collect();
             match of_it.pop() {
                 Some(latest) => self.recover_container(i, latest, of_it.pop(), turned),
-                None => {
-                    lose(&mut self.containers[i]);
-                    if let ContainerState::Exited { exit_code, .. } = self.containers[i].state {
-                        self.exited(i, exit_code, false, turned);
-                    }
-                }
+                None => self.recover_nothing(i, turned),
             }
         }
         self.assume_completed();
+    }
+
+    /// The runtime has no run of the container: what the API tells of its end counts, and what follows is decided anew.
+    fn recover_nothing(&mut self, i: usize, turned: &mut Turned) {
+        lose(&mut self.containers[i]);
+        if let ContainerState::Exited { exit_code, .. } = self.containers[i].state {
+            self.exited(i, exit_code, false, turned);
+        }
     }
 
     fn recover_container(&mut self, i: usize, latest: Found, earlier: Option<Found>, turned: &mut Turned) {
@@ -108,7 +111,7 @@ impl PodMachine {
             turned.act(Action::RemoveContainer { container: latest.name, id: latest.id });
             return match earlier {
                 Some(earlier) => self.recover_container(i, earlier, None, turned),
-                None => lose(container),
+                None => self.recover_nothing(i, turned),
             };
         }
         let image_name = spec.map(|spec| spec.image.to_owned()).unwrap_or_default();

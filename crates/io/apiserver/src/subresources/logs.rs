@@ -8,6 +8,8 @@ use crate::errors::{self, Result};
 use crate::query::Query;
 use crate::refusal::Refusal;
 use http::{Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
 use schema::field::{self, ErrorList, Path};
 
 /// What the kubelet understands; everything else in the query is not passed on.
@@ -23,6 +25,9 @@ const OPTIONS: [&str; 10] = [
     "stream",
     "pretty",
 ];
+
+/// More is not read of what a kubelet says when it refuses.
+const MAX_WORDS_BYTES: usize = 10_000;
 
 pub(super) async fn log(call: &Call<'_>) -> Result<Answer> {
     let found = validate(call.query)?;
@@ -51,11 +56,30 @@ pub(super) async fn log(call: &Call<'_>) -> Result<Answer> {
         }
     }
     let answer = endpoint.send(call, &target, false).await?;
-    let mut response = tunnel::answer(call, answer)?;
-    if response.status() == StatusCode::OK {
-        response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain"));
+    if answer.status() != StatusCode::OK {
+        return Err(refused(call, answer).await);
     }
+    let mut response = tunnel::answer(call, answer)?;
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain"));
     Ok(Answer::Response(response))
+}
+
+/// The kubelet's plain words as a Status (upstream `GenericHttpResponseChecker`).
+async fn refused(call: &Call<'_>, answer: Response<Incoming>) -> Refusal {
+    let status = answer.status();
+    let body = match Limited::new(answer.into_body(), MAX_WORDS_BYTES).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => return Refusal::internal(error.to_string()),
+    };
+    let words = String::from_utf8_lossy(&body).into_owned();
+    match status {
+        StatusCode::BAD_REQUEST => Refusal::bad_request(words),
+        StatusCode::NOT_FOUND => {
+            let message = format!("the server could not find the requested resource ( pods {})", call.info.name);
+            Refusal { message, ..Refusal::not_found("", "pods", &call.info.name) }
+        }
+        _ => Refusal::internal(words),
+    }
 }
 
 /// Upstream `ValidatePodLogOptions`; numbers that are none are refused as the query is decoded.

@@ -38,6 +38,17 @@ pub(super) enum Call {
     Attach,
 }
 
+impl Call {
+    /// The Status for what kept it from being done, in the words of upstream's runtimes.
+    pub(super) fn failure(self, error: &RuntimeError) -> Value {
+        let what = match self {
+            Self::Exec => "executing command in",
+            Self::Attach => "attaching to",
+        };
+        failure(&format!("error {what} container: {error}"))
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Size {
@@ -71,7 +82,7 @@ pub(super) async fn answer(
         }
     };
     if !upgrade::is_websocket(request.headers()) {
-        return streams::answer(shared, request, &config, open);
+        return streams::answer(shared, request, call, &config, open);
     }
     let (response, socket, _) = match websocket::accept(request, &PROTOCOLS) {
         Ok(accepted) => accepted,
@@ -80,16 +91,17 @@ pub(super) async fn answer(
     shared.tasks.spawn(async move {
         let Some(socket) = socket.await else { return };
         let session = open.await;
-        run(socket, session).await;
+        run(socket, call, session).await;
     });
     response
 }
 
-async fn run(socket: Socket, session: Result<Session, RuntimeError>) {
+async fn run(socket: Socket, call: Call, session: Result<Session, RuntimeError>) {
     let (mut sink, messages) = socket.split();
     let status = match session {
         Ok(session) => drive(&mut sink, messages, session).await,
-        Err(error) => failure(&error.to_string()),
+        // Upstream translates WebSocket to SPDY, and wraps what the runtime says once more on the way.
+        Err(error) => failure(call.failure(&error)["message"].as_str().unwrap_or_default()),
     };
     let mut frame = BytesMut::with_capacity(256);
     frame.put_u8(ERROR);

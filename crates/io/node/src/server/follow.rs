@@ -1,6 +1,5 @@
 //! Reads a log file to its end and, when asked to follow, on as it grows (inotify), until its container has ended.
 
-use super::logs::Options;
 use crate::Shared;
 use futures::StreamExt;
 use inotify::{Inotify, WatchMask};
@@ -36,9 +35,9 @@ impl Follow {
         path: PathBuf,
         offset: u64,
         container_id: String,
-        options: &Options,
+        follow: bool,
     ) -> io::Result<Self> {
-        let growing = if options.follow {
+        let growing = if follow {
             let exits = shared.pods.exits();
             let inotify = Inotify::init()?;
             inotify.watches().add(&path, WatchMask::MODIFY)?;

@@ -1,15 +1,14 @@
-//! Container logs in CRI's format: `TIME STREAM P|F TEXT`, one file per attempt.
+//! Container logs in CRI's format: `TIME STREAM P|F TEXT`, one file per attempt (upstream `cri-client/pkg/logs`).
 
 use super::follow::Follow;
 use super::{Body, Query, stream, text};
-use crate::Shared;
-use crate::container::log_directory;
+use crate::{Shared, container};
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{Response, StatusCode};
 use jiff::Timestamp;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// How much is read at once when going back through a file.
@@ -20,8 +19,7 @@ const BLOCK_BYTES: u64 = 64 * 1024;
 struct Line<'a> {
     time: &'a [u8],
     stream: &'a [u8],
-    /// The last (or only) part of what the container wrote as one line.
-    full: bool,
+    /// With its newline, unless it is only a part of what the container wrote as one line.
     text: &'a [u8],
 }
 
@@ -29,13 +27,15 @@ struct Line<'a> {
 fn parse(line: &[u8]) -> Option<Line<'_>> {
     let mut parts = line.splitn(4, |byte| *byte == b' ');
     let (time, stream, tag, text) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    Some(Line { time, stream, full: tag.first() == Some(&b'F'), text })
+    let partial = tag == b"P" || tag.starts_with(b"P:");
+    let text = if partial { text.strip_suffix(b"\n").unwrap_or(text) } else { text };
+    Some(Line { time, stream, text })
 }
 
 /// What `kubectl logs` asks for (`PodLogOptions`).
 #[derive(Debug, Clone, Default)]
 pub(super) struct Options {
-    pub(super) follow: bool,
+    follow: bool,
     previous: bool,
     timestamps: bool,
     since: Option<Timestamp>,
@@ -75,21 +75,24 @@ pub(super) async fn answer(
 ) -> Response<Body> {
     let options = Options::from(query);
     let Some(entry) = shared.pods.find(namespace, pod) else {
-        return text(StatusCode::NOT_FOUND, &format!("pod \"{pod}\" not found\n"));
+        return text(StatusCode::NOT_FOUND, &format!("pod {pod:?} does not exist"));
     };
-    let directory = log_directory(&shared.config.data_dir, &entry.pod).join(container);
-    let Some(path) = file(&directory, options.previous) else {
-        let which = if options.previous { "previous terminated container" } else { "container" };
-        let message = format!("{which} \"{container}\" in pod \"{pod}\" not found");
-        return text(StatusCode::BAD_REQUEST, &message);
+    if container::find(&entry.pod, container).is_none() {
+        return text(StatusCode::NOT_FOUND, &format!("container {container:?} not found in pod {pod:?}"));
+    }
+    let status = entry.status.as_deref().or(entry.pod.status.as_ref()).cloned().unwrap_or_default();
+    let source = match kubelet::logs::source(pod, &status, container, options.previous) {
+        Ok(source) => source,
+        Err(why) => return text(StatusCode::BAD_REQUEST, &why),
     };
-    let id = entry.containers.get(container).cloned().unwrap_or_default();
-    let start = options.tail_lines.and_then(|lines| offset_of_last(&path, lines, options.only).ok()).unwrap_or(0);
-    match Follow::new(shared.clone(), path, start, id, &options) {
-        Ok(follow) => {
-            let printer = Printer { options, written: 0 };
-            stream(futures::stream::unfold((follow, printer), next).boxed())
-        }
+    let id = source.split_once("://").map_or(source.as_str(), |(_, id)| id);
+    let Ok(status) = shared.runtime.container_status(id).await else {
+        return text(StatusCode::BAD_REQUEST, &format!("unable to retrieve container logs for {source}"));
+    };
+    let path = status.log_path;
+    let start = options.tail_lines.and_then(|lines| offset_of_last(&path, lines).ok()).unwrap_or(0);
+    match Follow::new(shared.clone(), path, start, id.to_owned(), options.follow) {
+        Ok(follow) => stream(futures::stream::unfold((follow, Printer::new(options)), next).boxed()),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("cannot read the log: {error}\n")),
     }
 }
@@ -107,49 +110,57 @@ async fn next((mut follow, mut printer): (Follow, Printer)) -> Option<(Bytes, (F
     }
 }
 
-/// The newest attempt's file, or the one before it.
-fn file(directory: &Path, previous: bool) -> Option<PathBuf> {
-    let attempt = |entry: std::io::Result<std::fs::DirEntry>| -> Option<u32> {
-        entry.ok()?.file_name().to_str()?.strip_suffix(".log")?.parse().ok()
-    };
-    let mut attempts: Vec<u32> = std::fs::read_dir(directory).ok()?.filter_map(attempt).collect();
-    attempts.sort_unstable_by(|a, b| b.cmp(a));
-    let attempt = attempts.get(usize::from(previous))?;
-    Some(directory.join(format!("{attempt}.log")))
-}
-
 /// Turns log lines into what the user asked to see.
 struct Printer {
     options: Options,
     written: usize,
+    /// How many more lines are shown, where that is limited.
+    left: Option<usize>,
+    /// What was shown last ended with a newline: the next piece begins with its time, where times are asked for.
+    begins: bool,
 }
 
 impl Printer {
+    fn new(options: Options) -> Self {
+        let left = options.tail_lines.filter(|_| !options.follow);
+        Self { options, written: 0, left, begins: true }
+    }
+
     fn is_full(&self) -> bool {
-        self.options.limit_bytes.is_some_and(|limit| self.written >= limit)
+        self.left == Some(0) || self.options.limit_bytes.is_some_and(|limit| self.written >= limit)
     }
 
     fn print(&mut self, lines: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(lines.len());
         for line in lines.split_inclusive(|byte| *byte == b'\n') {
-            let Some(line) = parse(line.strip_suffix(b"\n").unwrap_or(line)) else { continue };
-            if self.options.only.is_some_and(|only| only != line.stream) || self.is_too_old(&line) {
-                continue;
+            if self.is_full() {
+                break;
             }
-            if self.options.timestamps {
-                out.extend_from_slice(line.time);
-                out.push(b' ');
+            let Some(line) = parse(line) else { continue };
+            if self.is_wanted(&line) {
+                self.put(&line, &mut out);
             }
-            out.extend_from_slice(line.text);
-            if line.full {
-                out.push(b'\n');
-            }
+            self.left = self.left.map(|left| left - 1);
+            self.begins = line.text.last().is_none_or(|byte| *byte == b'\n');
         }
-        if let Some(limit) = self.options.limit_bytes {
-            out.truncate(limit - self.written.min(limit));
-        }
-        self.written += out.len();
         out
+    }
+
+    fn put(&mut self, line: &Line<'_>, out: &mut Vec<u8>) {
+        let before = out.len();
+        if self.options.timestamps && self.begins {
+            out.extend_from_slice(line.time);
+            out.push(b' ');
+        }
+        out.extend_from_slice(line.text);
+        if let Some(limit) = self.options.limit_bytes {
+            out.truncate(before + limit - self.written);
+        }
+        self.written += out.len() - before;
+    }
+
+    fn is_wanted(&self, line: &Line<'_>) -> bool {
+        self.options.only.is_none_or(|only| only == line.stream) && !self.is_too_old(line)
     }
 
     fn is_too_old(&self, line: &Line<'_>) -> bool {
@@ -159,65 +170,40 @@ impl Printer {
     }
 }
 
-/// Where the last `lines` full lines begin, read block by block from the end.
-fn offset_of_last(path: &Path, lines: usize, only: Option<&[u8]>) -> std::io::Result<u64> {
+/// Where the last `lines` lines of the file begin, read block by block from the end. Parts count as lines, as upstream counts
+/// them; what has no newline yet counts as none.
+fn offset_of_last(path: &Path, lines: usize) -> std::io::Result<u64> {
     let mut file = std::fs::File::open(path)?;
     let mut begin = file.metadata()?.len();
-    if lines == 0 {
-        return Ok(begin);
-    }
-    let mut tail: Vec<u8> = Vec::new();
-    loop {
+    let mut seen = 0;
+    while begin > 0 {
         let step = begin.min(BLOCK_BYTES);
         begin -= step;
         file.seek(SeekFrom::Start(begin))?;
         let mut block = vec![0; usize::try_from(step).unwrap_or_default()];
         file.read_exact(&mut block)?;
-        block.append(&mut tail);
-        tail = block;
-        if let Some(at) = start_of_last(&tail, lines, only, begin == 0) {
-            return Ok(begin + at as u64);
-        }
-        if begin == 0 {
-            return Ok(0);
-        }
-    }
-}
-
-/// Position of the `lines`-th last full line in `tail`; a line's partial pieces belong to it. `whole`: `tail` begins
-/// with a line.
-fn start_of_last(tail: &[u8], lines: usize, only: Option<&[u8]>, whole: bool) -> Option<usize> {
-    let mut starts: Vec<usize> = vec![0];
-    starts.extend(tail.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1));
-    if starts.last() == Some(&tail.len()) {
-        starts.pop();
-    }
-    let first = usize::from(!whole);
-    let mut seen = 0;
-    for (number, start) in starts.iter().enumerate().skip(first).rev() {
-        let end = starts.get(number + 1).copied().unwrap_or(tail.len());
-        let Some(line) = parse(tail[*start..end].strip_suffix(b"\n").unwrap_or(&tail[*start..end])) else { continue };
-        if line.full && only.is_none_or(|only| only == line.stream) {
+        for (at, _) in block.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
             seen += 1;
             if seen > lines {
-                return Some(end);
+                return Ok(begin + at as u64 + 1);
             }
         }
     }
-    None
+    Ok(0)
 }
 
 /// The last lines of a log as one text, at most `max_bytes` of it: what stands in for a termination message.
 pub(crate) fn tail(path: &Path, lines: usize, max_bytes: usize) -> String {
     let read = || -> std::io::Result<Vec<u8>> {
-        let offset = offset_of_last(path, lines, None)?;
+        let offset = offset_of_last(path, lines)?;
         let mut file = std::fs::File::open(path)?;
         file.seek(SeekFrom::Start(offset))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         Ok(bytes)
     };
-    let out = Printer { options: Options::default(), written: 0 }.print(&read().unwrap_or_default());
+    let options = Options { tail_lines: Some(lines), ..Options::default() };
+    let out = Printer::new(options).print(&read().unwrap_or_default());
     let from = out.len().saturating_sub(max_bytes);
     String::from_utf8_lossy(&out[from..]).into_owned()
 }
@@ -230,33 +216,53 @@ mod tests {
     const LOG: &str = "2026-01-01T00:00:01.000000000Z stdout F one\n\
         2026-01-01T00:00:02.000000000Z stderr F two\n\
         2026-01-01T00:00:03.000000000Z stdout P thr\n\
-        2026-01-01T00:00:03.100000000Z stdout F ee\n";
+        2026-01-01T00:00:03.100000000Z stdout F ee\n\
+        2026-01-01T00:00:04.000000000Z stdout P end\n";
 
     fn print(options: Options) -> String {
-        String::from_utf8(Printer { options, written: 0 }.print(LOG.as_bytes())).unwrap()
+        String::from_utf8(Printer::new(options).print(LOG.as_bytes())).unwrap()
     }
 
     #[test]
     fn options_choose_what_is_printed() {
-        assert_eq!(print(Options::default()), "one\ntwo\nthree\n");
-        assert_eq!(print(Options { only: Some(b"stderr"), ..Options::default() }), "two\n");
-        assert_eq!(print(Options { limit_bytes: Some(5), ..Options::default() }), "one\nt");
+        let all = Options::default;
+        assert_eq!(print(all()), "one\ntwo\nthree\nend");
+        assert_eq!(print(Options { only: Some(b"stderr"), ..all() }), "two\n");
+        assert_eq!(print(Options { limit_bytes: Some(5), ..all() }), "one\nt");
+        assert_eq!(print(Options { limit_bytes: Some(500), ..all() }), "one\ntwo\nthree\nend");
         let since = Some("2026-01-01T00:00:02Z".parse().unwrap());
-        assert_eq!(print(Options { since, ..Options::default() }), "two\nthree\n");
-        let timestamps = print(Options { timestamps: true, only: Some(b"stderr"), ..Options::default() });
-        assert_eq!(timestamps, "2026-01-01T00:00:02.000000000Z two\n");
+        assert_eq!(print(Options { since, ..all() }), "two\nthree\nend");
+        // Shown are no more lines than were asked for, even if some came after the place was looked up.
+        assert_eq!(print(Options { tail_lines: Some(3), ..all() }), "one\ntwo\nthr");
+        assert_eq!(print(Options { tail_lines: Some(3), follow: true, ..all() }), "one\ntwo\nthree\nend");
+        assert_eq!(print(Options { tail_lines: Some(0), ..all() }), "");
     }
 
     #[test]
-    fn tails_keep_partial_pieces_together() {
+    fn a_line_in_parts_has_one_time() {
+        let timestamps = print(Options { timestamps: true, ..Options::default() });
+        assert_eq!(
+            timestamps,
+            "2026-01-01T00:00:01.000000000Z one\n2026-01-01T00:00:02.000000000Z two\n\
+             2026-01-01T00:00:03.000000000Z three\n2026-01-01T00:00:04.000000000Z end"
+        );
+        let limited = print(Options { timestamps: true, limit_bytes: Some(33), ..Options::default() });
+        assert_eq!(limited, "2026-01-01T00:00:01.000000000Z on");
+    }
+
+    #[test]
+    fn tails_count_parts_as_upstream_does() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("0.log");
         std::fs::write(&path, LOG).unwrap();
-        assert_eq!(tail(&path, 1, 100), "three\n");
-        assert_eq!(tail(&path, 2, 100), "two\nthree\n");
-        assert_eq!(tail(&path, 9, 100), "one\ntwo\nthree\n");
+        assert_eq!(tail(&path, 1, 100), "end");
+        assert_eq!(tail(&path, 2, 100), "ee\nend");
+        assert_eq!(tail(&path, 9, 100), "one\ntwo\nthree\nend");
         assert_eq!(tail(&path, 0, 100), "");
-        assert_eq!(tail(&path, 9, 4), "ree\n");
+        assert_eq!(tail(&path, 9, 4), "\nend");
+        // A line that is being written does not count.
+        std::fs::write(&path, [LOG, "2026-01-01T00:00:05.000000000Z stdout F unwr"].concat()).unwrap();
+        assert_eq!(offset_of_last(&path, 1).unwrap(), LOG.rfind("2026").unwrap() as u64);
     }
 
     #[test]
@@ -267,15 +273,5 @@ mod tests {
         std::fs::write(&path, lines).unwrap();
         let last = tail(&path, 3000, usize::MAX);
         assert_eq!((last.lines().count(), last.lines().next()), (3000, Some("line 2000")));
-    }
-
-    #[test]
-    fn newest_attempt_and_the_one_before() {
-        let directory = tempfile::tempdir().unwrap();
-        for attempt in [2, 9, 10] {
-            std::fs::write(directory.path().join(format!("{attempt}.log")), "").unwrap();
-        }
-        assert_eq!(file(directory.path(), false), Some(directory.path().join("10.log")));
-        assert_eq!(file(directory.path(), true), Some(directory.path().join("9.log")));
     }
 }

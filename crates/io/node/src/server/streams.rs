@@ -2,7 +2,7 @@
 //! output and error, one for the final Status and, with a terminal, one for its size.
 
 use super::Body;
-use super::exec::{self, Output, Size};
+use super::exec::{self, Call, Output, Size};
 use super::spdy::connection::{self, Connection, Gone, Receiver, Sender, Stream};
 use super::spdy::upgrade;
 use crate::Shared;
@@ -23,6 +23,7 @@ const OPENING: Duration = Duration::from_secs(30);
 pub(super) fn answer(
     shared: &Shared,
     request: Request<Incoming>,
+    call: Call,
     config: &ExecConfig,
     open: impl Future<Output = Result<Session, RuntimeError>> + Send + 'static,
 ) -> Response<Body> {
@@ -33,7 +34,7 @@ pub(super) fn answer(
     let names = names(config);
     shared.tasks.spawn(async move {
         let Some((incoming, outgoing)) = ends.await else { return };
-        connection::serve(incoming, outgoing, |connection| run(connection, names, open)).await;
+        connection::serve(incoming, outgoing, |connection| run(connection, call, names, open)).await;
     });
     response
 }
@@ -52,6 +53,7 @@ fn names(config: &ExecConfig) -> Vec<&'static str> {
 
 async fn run(
     mut connection: Connection,
+    call: Call,
     names: Vec<&'static str>,
     open: impl Future<Output = Result<Session, RuntimeError>>,
 ) {
@@ -63,7 +65,7 @@ async fn run(
     let Some(error) = streams.take("error") else { return };
     let status = match open.await {
         Ok(session) => drive(session, &mut streams).await,
-        Err(error) => exec::failure(&error.to_string()),
+        Err(error) => call.failure(&error),
     };
     for stream in streams.0 {
         stream.1.sender.finish().await;
