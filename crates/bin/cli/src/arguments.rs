@@ -29,6 +29,10 @@ pub enum Command {
     Image(Image),
     /// Run minke in the foreground
     Server(Settings),
+    /// Run a node, in the foreground, of a cluster whose server runs elsewhere
+    Agent(Agent),
+    /// Make a token with which an agent joins this server
+    Token(Token),
     /// The kubectl on PATH, with minke's kubeconfig
     #[command(disable_help_flag = true)]
     Kubectl(Passed),
@@ -59,6 +63,30 @@ pub struct Settings {
     /// Control plane only; needs no root
     #[arg(long)]
     pub no_node: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Agent {
+    #[command(flatten)]
+    pub instance: Instance,
+    /// Where the API server answers
+    #[arg(long, env = "MINKE_SERVER", value_name = "https://HOST:PORT")]
+    pub server: String,
+    /// What `minke token` printed; needed once
+    #[arg(long, env = "MINKE_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Name of the node; the host's name unless given
+    #[arg(long, env = "MINKE_NODE_NAME")]
+    pub node_name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Token {
+    #[command(flatten)]
+    pub instance: Instance,
+    /// How long nodes can join with it
+    #[arg(long, value_parser = duration, default_value = "24h")]
+    pub ttl: Duration,
 }
 
 #[derive(Debug, Args)]

@@ -8,4 +8,5 @@ pub mod image;
 pub mod manifests;
 pub mod run;
 pub mod status;
+pub mod token;
 pub mod why;

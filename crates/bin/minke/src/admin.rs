@@ -1,7 +1,9 @@
 //! `DIR/run/admin.sock`: status, stop and images of a running instance, for root on this machine.
 
+use crate::instance;
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use client::typed::Client;
 use futures::TryStreamExt;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -16,6 +18,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -25,13 +28,36 @@ use tokio_util::io::StreamReader;
 pub(crate) struct Admin {
     /// Without a node there are no images.
     pub(crate) node: Option<(Images, Arc<dyn Runtime>)>,
-    pub(crate) status: Box<dyn Fn() -> futures::future::BoxFuture<'static, Value> + Send + Sync>,
+    /// Asks the API: as an administrator, of an agent as its node.
+    pub(crate) client: Client,
+    /// What `minke status` tells in any case.
+    pub(crate) facts: Value,
+    /// For tokens that nodes join with; an agent has none.
+    pub(crate) authority_hash: Option<String>,
     /// Notified to stop everything, Pods too. Who asked waits for the instance's lock, which the process's end frees.
     pub(crate) stop: Arc<Notify>,
 }
 
+impl Admin {
+    /// Opens the socket and answers on it.
+    pub(crate) fn start(self, directory: &Path, parts: &mut JoinSet<Result<()>>) -> Result<()> {
+        let run = directory.join("run");
+        instance::make_private(&run)?;
+        let listener = listen(&run.join("admin.sock"))?;
+        parts.spawn(serve_all(Arc::new(self), listener));
+        Ok(())
+    }
+
+    async fn token(&self, seconds: &str) -> Result<String> {
+        let hash = self.authority_hash.as_ref();
+        let hash = hash.context("an agent makes no tokens; ask on the server")?;
+        let lifetime = Duration::from_secs(seconds.parse().context("no number of seconds")?);
+        crate::token::make(&self.client, hash, lifetime).await
+    }
+}
+
 /// Makes the socket; nobody but root (or the server's own user) may use it.
-pub(crate) fn listen(path: &Path) -> Result<UnixListener> {
+fn listen(path: &Path) -> Result<UnixListener> {
     if let Err(error) = std::fs::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound
     {
@@ -43,7 +69,7 @@ pub(crate) fn listen(path: &Path) -> Result<UnixListener> {
 }
 
 /// Serves for ever.
-pub(crate) async fn run(admin: Arc<Admin>, listener: UnixListener) -> Result<()> {
+async fn serve_all(admin: Arc<Admin>, listener: UnixListener) -> Result<()> {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -87,12 +113,16 @@ async fn serve(admin: Arc<Admin>, stream: UnixStream) {
 
 async fn answer(admin: &Admin, request: Request<Incoming>) -> Result<Bytes> {
     let query = request.uri().query().unwrap_or_default();
-    let image = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "image");
-    let image = image.map(|(_, value)| value.into_owned()).unwrap_or_default();
+    let parameter = |wanted: &str| {
+        let found = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == wanted);
+        found.map(|(_, value)| value.into_owned()).unwrap_or_default()
+    };
+    let image = parameter("image");
     let node = || admin.node.as_ref().context("this instance has no node, and so no images");
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     match (&method, path.as_str()) {
-        (&Method::GET, "/status") => Ok((admin.status)().await.to_string().into()),
+        (&Method::GET, "/status") => Ok(crate::status::observe(&admin.client, &admin.facts).await.to_string().into()),
+        (&Method::POST, "/token") => Ok(admin.token(&parameter("seconds")).await?.into()),
         (&Method::POST, "/stop") => Ok(Bytes::new()),
         (&Method::GET, "/images") => {
             let images = node()?.1.list_images().await?;

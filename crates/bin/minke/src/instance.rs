@@ -28,6 +28,26 @@ pub(crate) struct Record {
     pub(crate) node_name: String,
     pub(crate) no_node: bool,
     pub(crate) kubeconfig: Option<PathBuf>,
+    /// The API server that an agent's node belongs to; whoever has one serves no API (`api_port` is 0).
+    #[serde(default)]
+    pub(crate) server: Option<String>,
+}
+
+/// What was asked for on the command line.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Flags {
+    pub(crate) port: Option<u16>,
+    pub(crate) kubeconfig: Option<PathBuf>,
+    pub(crate) node_name: Option<String>,
+    pub(crate) no_node: bool,
+    pub(crate) server: Option<String>,
+}
+
+impl From<&Settings> for Flags {
+    fn from(settings: &Settings) -> Self {
+        let Settings { port, kubeconfig, node_name, no_node, .. } = settings.clone();
+        Self { port, kubeconfig, node_name, no_node, server: None }
+    }
 }
 
 impl Record {
@@ -57,9 +77,9 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    /// Opens or makes the data directory for a server. Settings given now must agree with those remembered.
-    pub(crate) fn open(settings: &Settings) -> Result<Self> {
-        let directory = std::path::absolute(&settings.instance.data_dir)?;
+    /// Opens or makes the data directory for a server. Flags given now must agree with those remembered.
+    pub(crate) fn open(directory: &Path, flags: &Flags) -> Result<Self> {
+        let directory = std::path::absolute(directory)?;
         make_private(&directory)?;
         let lock = File::options().create(true).truncate(false).write(true).mode(0o600).open(directory.join("lock"))?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
@@ -67,11 +87,11 @@ impl Instance {
         }
         let record = match read(&directory)? {
             Some(record) => {
-                agree(&record, settings)?;
+                agree(&record, flags)?;
                 record
             }
             None => {
-                let record = decide(&directory, settings)?;
+                let record = decide(&directory, flags)?;
                 write(&directory, &record)?;
                 record
             }
@@ -110,19 +130,25 @@ pub(crate) fn make_private(directory: &Path) -> Result<()> {
 }
 
 /// Remembered settings are kept; others must be said by starting anew.
-pub(crate) fn agree(record: &Record, settings: &Settings) -> Result<()> {
+pub(crate) fn agree(record: &Record, flags: &Flags) -> Result<()> {
     let mut different = Vec::new();
-    if settings.port.is_some_and(|port| port != record.api_port) {
+    if flags.port.is_some_and(|port| port != record.api_port) {
         different.push(format!("--port (is {})", record.api_port));
     }
-    if settings.node_name.as_ref().is_some_and(|name| *name != record.node_name) {
+    if flags.node_name.as_ref().is_some_and(|name| *name != record.node_name) {
         different.push(format!("--node-name (is {})", record.node_name));
     }
-    if settings.no_node && !record.no_node {
+    if flags.no_node && !record.no_node {
         different.push("--no-node (it has a node)".to_owned());
     }
-    if settings.kubeconfig.is_some() && settings.kubeconfig != record.kubeconfig {
+    if flags.kubeconfig.is_some() && flags.kubeconfig != record.kubeconfig {
         different.push("--kubeconfig".to_owned());
+    }
+    match (&flags.server, &record.server) {
+        (Some(_), None) => different.push("agent (it has an API server of its own)".to_owned()),
+        (None, Some(server)) => different.push(format!("server (it is an agent of {server})")),
+        (Some(given), Some(server)) if given != server => different.push(format!("--server (is {server})")),
+        _ => {}
     }
     ensure!(
         different.is_empty(),
@@ -132,21 +158,22 @@ pub(crate) fn agree(record: &Record, settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-fn decide(directory: &Path, settings: &Settings) -> Result<Record> {
+fn decide(directory: &Path, flags: &Flags) -> Result<Record> {
     let is_default = directory == Path::new(DEFAULT_DIR);
-    let wanted = settings.port.or(is_default.then_some(API_PORT));
-    let node_name = match &settings.node_name {
+    let wanted = flags.port.or(is_default.then_some(API_PORT));
+    let node_name = match &flags.node_name {
         Some(name) => name.clone(),
         None => rustix::system::uname().nodename().to_string_lossy().to_lowercase(),
     };
     Ok(Record {
         id: uuid::Uuid::new_v4().simple().to_string()[..8].to_owned(),
         block: free_block()?,
-        api_port: free_port(wanted, "--port")?,
+        api_port: if flags.server.is_some() { 0 } else { free_port(wanted, "--port")? },
         kubelet_port: free_port(is_default.then_some(KUBELET_PORT), "the kubelet's port")?,
         node_name,
-        no_node: settings.no_node,
-        kubeconfig: settings.kubeconfig.clone(),
+        no_node: flags.no_node,
+        kubeconfig: flags.kubeconfig.clone(),
+        server: flags.server.clone(),
     })
 }
 
@@ -180,27 +207,26 @@ mod tests {
     use super::*;
     use clap::Parser;
 
-    fn settings(directory: &Path, more: &[&str]) -> Settings {
+    fn open(directory: &Path, more: &[&str]) -> Result<Instance> {
         #[derive(Parser)]
         struct Only {
             #[command(flatten)]
             settings: Settings,
         }
-        let directory = directory.to_string_lossy();
-        let arguments = ["minke", "--data-dir", &directory].into_iter().chain(more.iter().copied());
-        Only::parse_from(arguments).settings
+        let settings = Only::parse_from(["minke"].into_iter().chain(more.iter().copied())).settings;
+        Instance::open(directory, &Flags::from(&settings))
     }
 
     #[test]
     fn decisions_are_remembered_and_other_flags_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let first = Instance::open(&settings(directory.path(), &["--node-name", "n"])).unwrap();
+        let first = open(directory.path(), &["--node-name", "n"]).unwrap();
         let record = first.record.clone();
-        let second = Instance::open(&settings(directory.path(), &[])).err().unwrap();
+        let second = open(directory.path(), &[]).err().unwrap();
         assert!(second.to_string().starts_with("another minke runs on"), "{second}");
         drop(first);
-        assert_eq!(Instance::open(&settings(directory.path(), &[])).unwrap().record, record);
-        let other = Instance::open(&settings(directory.path(), &["--node-name", "m"])).err().unwrap();
+        assert_eq!(open(directory.path(), &[]).unwrap().record, record);
+        let other = open(directory.path(), &["--node-name", "m"]).err().unwrap();
         assert!(other.to_string().contains("--node-name (is n)"), "{other}");
     }
 
@@ -209,7 +235,7 @@ mod tests {
         let taken = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         let port = taken.local_addr().unwrap().port().to_string();
         let directory = tempfile::tempdir().unwrap();
-        let error = Instance::open(&settings(directory.path(), &["--port", &port])).err().unwrap();
+        let error = open(directory.path(), &["--port", &port]).err().unwrap();
         assert_eq!(error.to_string(), format!("port {port} is in use (--port)"));
     }
 }

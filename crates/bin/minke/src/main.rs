@@ -2,12 +2,18 @@
 //! command that talks to one.
 
 mod admin;
+mod agent;
+mod certificates;
 mod down;
 mod in_process;
 mod instance;
+mod join;
+mod life;
 mod node;
 mod run;
 mod server;
+mod status;
+mod token;
 mod up;
 
 use anyhow::Result;
@@ -38,6 +44,11 @@ fn start(command: Command) -> Result<ExitCode> {
                 log_to_standard_error();
                 server::run(&settings).await?;
             }
+            Command::Agent(agent) => {
+                log_to_standard_error();
+                agent::run(&agent).await?;
+            }
+            Command::Token(token) => cli::token::run(&token).await?,
             Command::Up(settings) => up::run(&settings).await?,
             Command::Down(down) => down::run(&down).await?,
             Command::Run(run) => return run::run(&run).await,

@@ -1,15 +1,16 @@
-//! The node of a server: runtime, images, network and kubelet, wired to an API server.
+//! A node: runtime, images, network and kubelet, wired to an API server.
 
 use crate::instance::Instance;
-use crate::server::{component, kubelet_server};
 use anyhow::{Context, Result};
-use apiserver::pki::Pki;
-use apiserver::server::ApiServer;
+use client::transport::Transport;
 use client::typed::Client;
 use images::Images;
 use node::Node;
 use runtime::embedded::Embedded;
 use runtime::types::Runtime;
+use rustls::RootCertStore;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -26,10 +27,24 @@ pub(crate) struct Running {
     pub(crate) runtime: Arc<dyn Runtime>,
 }
 
+/// How the kubelet's API is served: clients must be signed by the cluster's authority.
+pub(crate) fn kubelet_tls(
+    authority: &CertificateDer<'static>,
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+) -> Result<rustls::ServerConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.clone())?;
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build()?;
+    let config = rustls::ServerConfig::builder().with_client_cert_verifier(verifier);
+    Ok(config.with_single_cert(vec![certificate], key)?)
+}
+
+/// `transport` speaks as `system:node:NAME`, `tls` is how the kubelet's API is served.
 pub(crate) async fn start(
     instance: &Instance,
-    pki: &Pki,
-    server: &Arc<ApiServer>,
+    transport: Arc<dyn Transport>,
+    tls: rustls::ServerConfig,
     shutdown: &CancellationToken,
     parts: &mut JoinSet<Result<()>>,
 ) -> Result<Running> {
@@ -61,14 +76,13 @@ pub(crate) async fn start(
         data_dir: directory.clone(),
         addresses: vec![address],
         kubelet_port: record.kubelet_port,
-        tls: Arc::new(kubelet_server(pki, &record.node_name, &[address])?),
+        tls: Arc::new(tls),
         cluster_dns: Vec::new(),
         cluster_domain: "cluster.local".to_owned(),
         max_pods: MAX_PODS,
         pod_cidrs: vec![record.pod_cidr()],
         version: format!("v1.37.1+minke-{}", env!("CARGO_PKG_VERSION")),
     };
-    let transport = component(server, &format!("system:node:{}", record.node_name), &["system:nodes"]);
     let node = Arc::new(Node::build(config, Client::new(transport), runtime.clone()));
     let (running, end) = (node.clone(), shutdown.clone());
     parts.spawn(async move { Ok(running.run(listener, end).await?) });

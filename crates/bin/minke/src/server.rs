@@ -1,11 +1,14 @@
 //! A server: every part built, wired and supervised. No part knows another but through what is handed to it here.
 
-use crate::admin::{self, Admin};
+use crate::admin::Admin;
+use crate::certificates::Signer;
 use crate::in_process::InProcess;
-use crate::instance::{self, Instance};
+use crate::instance::{self, Flags, Instance, Record};
+use crate::life::{first_failure, say_ready, supervise};
+use crate::node::kubelet_tls;
 use crate::up::DETACHED;
 use anyhow::{Context, Result, bail};
-use apiserver::authentication::User;
+use apiserver::authentication::{MASTERS, NODES, User};
 use apiserver::authorization::Authorizer;
 use apiserver::pki::{self, Pki, ServerCertificate, ServerNames};
 use apiserver::server::{ApiServer, Config as ApiConfig};
@@ -13,11 +16,10 @@ use apiserver::world::System;
 use cli::arguments::Settings;
 use client::transport::{ListQuery, ObjectEvent, Transport};
 use client::typed::{Client, target};
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use rustls::RootCertStore;
-use rustls::server::WebPkiClientVerifier;
 use serde_json::json;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -36,7 +38,7 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// Runs until a signal or `minke down`.
 pub(crate) async fn run(settings: &Settings) -> Result<()> {
-    let instance = Instance::open(settings)?;
+    let instance = Instance::open(&settings.instance.data_dir, &Flags::from(settings))?;
     let record = &instance.record;
     if !record.no_node && !rustix::process::geteuid().is_root() {
         bail!("a node needs root; run as root, or start the control plane alone with --no-node");
@@ -47,19 +49,24 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     }
     let shutdown = CancellationToken::new();
     let mut parts: JoinSet<Result<()>> = JoinSet::new();
-    let pki = Pki::open(&instance.directory.join("pki"), Timestamp::now())?;
+    let pki = Arc::new(Pki::open(&instance.directory.join("pki"), Timestamp::now())?);
     let store = open_store(&instance.directory.join("db"), &mut parts)?;
     let mut serving = JoinSet::new();
     let server = start_api(&instance, &pki, &store, &shutdown, (&mut parts, &mut serving)).await?;
     start_controllers(&server, &pki, &mut parts);
+    start_signer(&instance, &server, &pki, &mut parts);
     let stop = Arc::new(Notify::new());
-    let node = if record.no_node {
-        None
-    } else {
-        Some(crate::node::start(&instance, &pki, &server, &shutdown, &mut parts).await?)
-    };
+    let node =
+        if record.no_node { None } else { Some(start_node(&instance, &pki, &server, &shutdown, &mut parts).await?) };
     write_kubeconfigs(&instance, &pki)?;
-    start_admin(&instance, &server, node.as_ref(), &stop, &mut parts)?;
+    let admin = Admin {
+        node: node.as_ref().map(|running| (running.images.clone(), running.runtime.clone())),
+        client: administrator(&server),
+        facts: facts(&instance),
+        authority_hash: Some(pki.authority_hash()?),
+        stop: stop.clone(),
+    };
+    admin.start(&instance.directory, &mut parts)?;
     let ready = async {
         if let Some(node) = &node {
             node.node.ready().await;
@@ -82,25 +89,27 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// True: everything is to be stopped, Pods too. False: only this process ends.
-async fn supervise(stop: &Notify, parts: &mut JoinSet<Result<()>>) -> Result<bool> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => Ok(false),
-        _ = interrupt.recv() => Ok(false),
-        () = stop.notified() => Ok(true),
-        failed = first_failure(parts) => Err(failed),
-    }
+async fn start_node(
+    instance: &Instance,
+    pki: &Pki,
+    server: &Arc<ApiServer>,
+    shutdown: &CancellationToken,
+    parts: &mut JoinSet<Result<()>>,
+) -> Result<crate::node::Running> {
+    let record = &instance.record;
+    let user = format!("system:node:{}", record.node_name);
+    let names = ServerNames { dns: vec![record.node_name.clone()], addresses: vec![record.node_address()] };
+    let leaf = pki.server(&user, &names, Timestamp::now())?;
+    let tls = kubelet_tls(pki.authority(), leaf.certificate, leaf.key)?;
+    crate::node::start(instance, component(server, &user, &[NODES]), tls, shutdown, parts).await
 }
 
-/// Parts run for ever: the first that ends has failed.
-async fn first_failure(parts: &mut JoinSet<Result<()>>) -> anyhow::Error {
-    match parts.join_next().await {
-        Some(Ok(Err(error))) => error,
-        Some(Err(panic)) => anyhow::anyhow!("a part panicked: {panic}"),
-        Some(Ok(Ok(()))) | None => anyhow::anyhow!("a part ended by itself"),
-    }
+fn facts(instance: &Instance) -> serde_json::Value {
+    json!({
+        "server": format!("https://127.0.0.1:{}", instance.record.api_port),
+        "kubeconfig": instance.directory.join("admin.kubeconfig"),
+        "node": (!instance.record.no_node).then(|| instance.record.node_name.clone()),
+    })
 }
 
 fn open_store(directory: &Path, parts: &mut JoinSet<Result<()>>) -> Result<Embedded> {
@@ -133,10 +142,8 @@ async fn start_api(
     let listener = listener
         .with_context(|| format!("port {} is in use; stop its owner, or purge and choose --port", record.api_port))?;
     let now = Timestamp::now();
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let names =
-        ServerNames::api_server(record.service_address(), &[host, record.node_name.clone()], &[record.node_address()]);
-    let certificate = Arc::new(ServerCertificate::new(&pki.server("kube-apiserver", &names, now)?)?);
+    let certificate = pki.server("kube-apiserver", &server_names(record), now)?;
+    let certificate = Arc::new(ServerCertificate::new(&certificate)?);
     let config = ApiConfig {
         kv: Arc::new(store.clone()),
         authenticator: apiserver::authentication::Authenticator {
@@ -146,9 +153,9 @@ async fn start_api(
         authorizer: Authorizer::default(),
         world: Arc::new(System),
         kubelet_client: Some(Arc::new(kubelet_client(pki, now)?)),
-        advertised_address: format!("{}:{}", record.node_address(), record.api_port),
+        advertised_address: format!("{}:{}", advertised_address(record), record.api_port),
         service_cidrs: vec![record.service_cidr()],
-        controllers: vec!["namespace", "serviceaccount", "root-ca-certificate-publisher"],
+        controllers: vec!["namespace", "serviceaccount", "root-ca-certificate-publisher", "certificate signing"],
     };
     let server = ApiServer::start(config).await?;
     let (feeding, end) = (server.clone(), shutdown.clone());
@@ -174,17 +181,46 @@ fn kubelet_client(pki: &Pki, now: Timestamp) -> Result<rustls::ClientConfig> {
     Ok(config.with_client_auth_cert(vec![leaf.certificate], leaf.key)?)
 }
 
-/// How the kubelet's API is served: clients must be signed by our authority.
-pub(crate) fn kubelet_server(pki: &Pki, name: &str, addresses: &[IpAddr]) -> Result<rustls::ServerConfig> {
-    let names = ServerNames { dns: vec![name.to_owned()], addresses: addresses.to_vec() };
-    let leaf = pki.server(&format!("system:node:{name}"), &names, Timestamp::now())?;
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots(pki)?)).build()?;
-    let config = rustls::ServerConfig::builder().with_client_cert_verifier(verifier);
-    Ok(config.with_single_cert(vec![leaf.certificate], leaf.key)?)
-}
-
 pub(crate) fn component(server: &Arc<ApiServer>, name: &str, groups: &[&str]) -> Arc<dyn Transport> {
     Arc::new(InProcess { server: server.clone(), user: User::component(name, groups) })
+}
+
+fn administrator(server: &Arc<ApiServer>) -> Client {
+    Client::new(component(server, "minke", &[MASTERS]))
+}
+
+fn start_signer(instance: &Instance, server: &Arc<ApiServer>, pki: &Arc<Pki>, parts: &mut JoinSet<Result<()>>) {
+    let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
+    let name = "system:serviceaccount:kube-system:certificate-controller";
+    let signer = Signer {
+        pki: pki.clone(),
+        client: Client::new(component(server, name, &groups)),
+        administrator: administrator(server),
+        reserved: server_names(&instance.record),
+    };
+    parts.spawn(crate::certificates::run(signer));
+}
+
+/// What the API server is called.
+fn server_names(record: &Record) -> ServerNames {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let mut addresses = vec![advertised_address(record)];
+    addresses.extend(host_address());
+    ServerNames::api_server(record.service_address(), &[host, record.node_name.clone()], &addresses)
+}
+
+/// Where Pods and agents reach the API: beside a node the node's own address, which every host has; without one the
+/// host's.
+fn advertised_address(record: &Record) -> IpAddr {
+    if record.no_node { host_address().unwrap_or(Ipv4Addr::LOCALHOST.into()) } else { record.node_address() }
+}
+
+/// The address that this host has towards others, if it has any (upstream `ChooseHostInterface`). Sends nothing.
+fn host_address() -> Option<IpAddr> {
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // An address that is nobody's (RFC 5737).
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
 fn start_controllers(server: &Arc<ApiServer>, pki: &Pki, parts: &mut JoinSet<Result<()>>) {
@@ -215,52 +251,6 @@ fn write_kubeconfigs(instance: &Instance, pki: &Pki) -> Result<()> {
     Ok(())
 }
 
-fn start_admin(
-    instance: &Instance,
-    server: &Arc<ApiServer>,
-    node: Option<&crate::node::Running>,
-    stop: &Arc<Notify>,
-    parts: &mut JoinSet<Result<()>>,
-) -> Result<()> {
-    let run = instance.directory.join("run");
-    instance::make_private(&run)?;
-    let listener = admin::listen(&run.join("admin.sock"))?;
-    let facts = json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "pid": std::process::id(),
-        "server": format!("https://127.0.0.1:{}", instance.record.api_port),
-        "kubeconfig": instance.directory.join("admin.kubeconfig"),
-        "node": (!instance.record.no_node).then(|| instance.record.node_name.clone()),
-    });
-    let client = Client::new(component(server, "system:kube-controller-manager", &["system:masters"]));
-    let status = move || status(client.clone(), facts.clone()).boxed();
-    let node = node.map(|running| (running.images.clone(), running.runtime.clone()));
-    let admin = Arc::new(Admin { node, status: Box::new(status), stop: stop.clone() });
-    parts.spawn(admin::run(admin, listener));
-    Ok(())
-}
-
-/// Healthy: the node, if there is one, is Ready.
-async fn status(client: Client, mut facts: serde_json::Value) -> serde_json::Value {
-    let Some(name) = facts["node"].as_str() else {
-        facts["healthy"] = json!(true);
-        return facts;
-    };
-    let node = client.get::<k8s_openapi::api::core::v1::Node>("", name).await;
-    let ready = |node: &k8s_openapi::api::core::v1::Node| {
-        let conditions = node.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-        conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-    };
-    match node {
-        Ok(node) => facts["healthy"] = json!(ready(&node)),
-        Err(error) => {
-            facts["healthy"] = json!(false);
-            facts["problem"] = json!(error.to_string());
-        }
-    }
-    facts
-}
-
 /// Pods can be created in `default` from now on.
 async fn default_service_account(server: &Arc<ApiServer>) -> Result<()> {
     let reader = component(server, "system:kube-controller-manager", &[]);
@@ -276,10 +266,4 @@ async fn default_service_account(server: &Arc<ApiServer>) -> Result<()> {
         }
     }
     bail!("the API server ended")
-}
-
-/// Whoever started us reads this.
-#[allow(clippy::print_stdout)]
-fn say_ready() {
-    println!("ready");
 }

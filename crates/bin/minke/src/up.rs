@@ -1,7 +1,7 @@
 //! `minke up`: a server in the background.
 #![allow(clippy::print_stdout)]
 
-use crate::instance;
+use crate::instance::{self, Flags};
 use anyhow::{Context, Result, bail};
 use cli::admin::Admin;
 use cli::arguments::Settings;
@@ -19,7 +19,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     let directory = std::path::absolute(&settings.instance.data_dir)?;
     if Admin::new(&directory).is_running().await {
         if let Some(record) = instance::read(&directory)? {
-            instance::agree(&record, settings)?;
+            instance::agree(&record, &Flags::from(settings))?;
         }
         println!("minke is already running on {}", directory.display());
         return Ok(());

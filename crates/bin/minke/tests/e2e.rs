@@ -5,6 +5,8 @@
 
 #[path = "e2e/access.rs"]
 mod access;
+#[path = "e2e/agent.rs"]
+mod agent;
 #[path = "e2e/cluster.rs"]
 mod cluster;
 #[path = "e2e/commands.rs"]

@@ -3,6 +3,7 @@
 //! The pipeline calls [`mutate`] before the kind's validation and [`validate`] after it, with the same [`Request`].
 //! Plug-ins run in upstream's order (`pkg/kubeapiserver/options/plugins.go`).
 
+mod certificates;
 mod default_classes;
 mod default_toleration_seconds;
 mod limit_ranger;
@@ -111,6 +112,7 @@ pub fn mutate(request: &Request<'_>, new: &mut Value) -> Result<Vec<String>, Ref
     default_classes::storage(request, new);
     object_in_use::mutate(request, new);
     runtime_class::mutate(request, new)?;
+    certificates::mutate(request, new);
     default_classes::ingress(request, new);
     topology_labels::mutate(request, new);
     Ok(Vec::new())
@@ -128,6 +130,7 @@ pub fn validate(request: &Request<'_>, new: &Value) -> Result<Vec<String>, Refus
     owner_references::validate(request, new)?;
     runtime_class::validate(request, new)?;
     pod_resize::validate(request, new)?;
+    certificates::validate(request, new)?;
     Ok(warnings)
 }
 

@@ -20,6 +20,7 @@ pub const ANONYMOUS: &str = "system:anonymous";
 pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 pub const AUTHENTICATED: &str = "system:authenticated";
 pub const MASTERS: &str = "system:masters";
+pub const NODES: &str = "system:nodes";
 
 /// The one who asks, as authorization, admission and reviews see it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

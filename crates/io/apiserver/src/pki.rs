@@ -2,6 +2,7 @@
 
 mod files;
 mod kubeconfig;
+pub mod requests;
 
 pub use kubeconfig::{kubeconfig, write_kubeconfig};
 
@@ -61,9 +62,11 @@ pub struct Pki {
     accounts: KeyPair,
 }
 
-/// A certificate with its key, leaf only.
+/// A certificate with its key.
 pub struct Leaf {
     pub certificate: CertificateDer<'static>,
+    /// Who signed it; a server shows it, so that a node that joins can know it by its hash.
+    pub authority: CertificateDer<'static>,
     pub key: PrivateKeyDer<'static>,
     pub certificate_pem: String,
     pub key_pem: String,
@@ -176,6 +179,7 @@ impl Pki {
         Ok(Leaf {
             certificate_pem: certificate.pem(),
             certificate: certificate.into(),
+            authority: self.authority.clone(),
             key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
             key_pem: key.serialize_pem(),
             expires: midnight(now, LEAF_DAYS),
@@ -215,14 +219,18 @@ fn dated_params(common_name: &str, now: Timestamp, days: i64) -> Result<Certific
     let mut params = CertificateParams::new(Vec::new())?;
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
-    let date = |at: Timestamp| {
-        let date = at.to_zoned(TimeZone::UTC).date();
-        let positive = |value: i8| u8::try_from(value).unwrap_or(1);
-        date_time_ymd(i32::from(date.year()), positive(date.month()), positive(date.day()))
-    };
-    params.not_before = date(midnight(now, -BACKDATED_DAYS));
-    params.not_after = date(midnight(now, days));
+    let (year, month, day) = date(midnight(now, -BACKDATED_DAYS));
+    params.not_before = date_time_ymd(year, month, day);
+    let (year, month, day) = date(midnight(now, days));
+    params.not_after = date_time_ymd(year, month, day);
     Ok(params)
+}
+
+/// Year, month and day in UTC.
+fn date(at: Timestamp) -> (i32, u8, u8) {
+    let date = at.to_zoned(TimeZone::UTC).date();
+    let positive = |value: i8| u8::try_from(value).unwrap_or(1);
+    (i32::from(date.year()), positive(date.month()), positive(date.day()))
 }
 
 /// The beginning of the UTC day so many days from `now`.
@@ -260,7 +268,7 @@ impl ServerCertificate {
 }
 
 fn certified(leaf: &Leaf) -> Result<CertifiedKey, PkiError> {
-    Ok(CertifiedKey::new(vec![leaf.certificate.clone()], any_ecdsa_type(&leaf.key)?))
+    Ok(CertifiedKey::new(vec![leaf.certificate.clone(), leaf.authority.clone()], any_ecdsa_type(&leaf.key)?))
 }
 
 impl ResolvesServerCert for ServerCertificate {

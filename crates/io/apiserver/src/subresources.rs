@@ -12,8 +12,9 @@ mod tunnel;
 
 use crate::call::{Answer, Call};
 use crate::errors::{self, Result};
-use crate::update::{STATUS, Strategy};
+use crate::update::Strategy;
 use api::kinds::core::{namespace, pod};
+use api::kinds::rows;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Handler {
@@ -101,10 +102,17 @@ const FINALIZE: Strategy = Strategy {
     counts: false,
 };
 
+const APPROVAL: Strategy = Strategy {
+    prepare: |_, new, old| rows::prepare_approval(new, old),
+    validate: |_, new, old| rows::approval_changes(new, old, true),
+    main: false,
+    counts: false,
+};
+
 /// How a change through a subresource without a handler of its own goes.
 pub(crate) fn strategy(call: &Call<'_>, name: &str) -> Result<Strategy> {
     match (call.resource.plural, name) {
-        ("certificatesigningrequests", "approval") => Ok(STATUS),
+        ("certificatesigningrequests", "approval") => Ok(APPROVAL),
         ("namespaces", "finalize") => Ok(FINALIZE),
         ("pods", "ephemeralcontainers") => Ok(EPHEMERAL_CONTAINERS),
         ("pods", "resize") => Ok(RESIZE),

@@ -59,7 +59,18 @@ impl Remote {
     /// # Errors
     /// When it cannot be read or names nothing usable.
     pub async fn from_kubeconfig(path: &Path) -> Result<Self, CallError> {
-        let kubeconfig = kube::config::Kubeconfig::read_from(path).map_err(unreachable)?;
+        Self::of(kube::config::Kubeconfig::read_from(path).map_err(unreachable)?).await
+    }
+
+    /// From a kubeconfig's text; relative paths in it are the working directory's.
+    ///
+    /// # Errors
+    /// As [`Self::from_kubeconfig`].
+    pub async fn from_text(text: &str) -> Result<Self, CallError> {
+        Self::of(kube::config::Kubeconfig::from_yaml(text).map_err(unreachable)?).await
+    }
+
+    async fn of(kubeconfig: kube::config::Kubeconfig) -> Result<Self, CallError> {
         let options = kube::config::KubeConfigOptions::default();
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(unreachable)?;
         Ok(Self::new(kube::Client::try_from(config).map_err(unreachable)?))

@@ -27,28 +27,40 @@ pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
+fn up(directory: &Path) {
+    succeed(Command::new(MINKE).args(["up", "--node-name", "node-1", "--data-dir"]).arg(directory));
+}
+
 pub(crate) struct Cluster {
     pub(crate) directory: tempfile::TempDir,
-    id: String,
+    /// `instance.json`
+    pub(crate) record: serde_json::Value,
 }
 
 impl Cluster {
     /// Boots, with the images of busybox and nginx.
     pub(crate) fn start() -> Self {
         let directory = tempfile::Builder::new().prefix("minke-test-").tempdir().unwrap();
-        let mut cluster = Self { directory, id: String::new() };
-        cluster.up();
-        let record = std::fs::read_to_string(cluster.path("instance.json")).unwrap();
-        let record: serde_json::Value = serde_json::from_str(&record).unwrap();
-        cluster.id = record["id"].as_str().unwrap().to_owned();
+        up(directory.path());
+        let cluster = Self::adopt(directory);
         for name in ["busybox", "nginx"] {
             cluster.minke(&["image", "import", image(name).to_str().unwrap()]);
         }
         cluster
     }
 
+    /// An instance that was started otherwise.
+    pub(crate) fn adopt(directory: tempfile::TempDir) -> Self {
+        let record = std::fs::read_to_string(directory.path().join("instance.json")).unwrap();
+        Self { directory, record: serde_json::from_str(&record).unwrap() }
+    }
+
     pub(crate) fn up(&self) {
-        succeed(Command::new(MINKE).args(["up", "--node-name", "node-1", "--data-dir"]).arg(self.directory.path()));
+        up(self.directory.path());
+    }
+
+    fn id(&self) -> &str {
+        self.record["id"].as_str().unwrap()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -122,20 +134,20 @@ impl Cluster {
         left.extend(mounts.lines().filter(|line| line.contains(directory)).map(|line| format!("mount {line}")));
         for entry in std::fs::read_dir("/sys/class/net").unwrap().flatten() {
             let alias = std::fs::read_to_string(entry.path().join("ifalias")).unwrap_or_default();
-            if alias.contains(&self.id) {
+            if alias.contains(self.id()) {
                 left.push(format!("link {}", entry.file_name().display()));
             }
         }
         for root in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path()) {
-            left.extend(entries_with(&root, &self.id).map(|path| format!("cgroup {}", path.display())));
+            left.extend(entries_with(&root, self.id()).map(|path| format!("cgroup {}", path.display())));
         }
         left.extend(
-            entries_with(Path::new("/sys/fs/cgroup"), &self.id).map(|path| format!("cgroup {}", path.display())),
+            entries_with(Path::new("/sys/fs/cgroup"), self.id()).map(|path| format!("cgroup {}", path.display())),
         );
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
             let arguments = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let arguments = String::from_utf8_lossy(&arguments).replace('\0', " ");
-            if arguments.contains(directory) || arguments.contains(&self.id) {
+            if arguments.contains(directory) || arguments.contains(self.id()) {
                 left.push(format!("process {}: {arguments}", entry.file_name().display()));
             }
         }

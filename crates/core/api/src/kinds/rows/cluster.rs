@@ -8,6 +8,7 @@ use crate::meta;
 use crate::rules::Rules;
 use crate::tree::Tree;
 use jiff::Timestamp;
+use schema::field::{self, ErrorList, Path};
 use serde_json::{Value, json};
 
 const WITH_STATUS: Rules = Rules {
@@ -58,16 +59,58 @@ pub static RUNTIME_CLASS: Rules = Rules {
     create_on_update: true,
     ..Rules::PLAIN
 };
+/// A request never changes; what became of it is told by whoever approves and signs (upstream
+/// `registry/certificates/certificates/strategy.go`).
 pub static CERTIFICATE_SIGNING_REQUEST: Rules = Rules {
-    // What is asked for stands; its status has doors of its own.
+    columns: columns::CERTIFICATE_SIGNING_REQUEST,
+    row: signing_request,
     prepare_update: |new, old| {
         keep_spec(new, old);
         keep_status(new, old);
     },
-    columns: columns::CERTIFICATE_SIGNING_REQUEST,
-    row: signing_request,
+    validate_status_update: |new, old| approval_changes(new, old, false),
     ..WITH_STATUS
 };
+
+/// `certificatesigningrequests/approval`: the conditions only.
+pub fn prepare_approval(new: &mut Value, old: &Value) {
+    keep_spec(new, old);
+    let conditions = new["status"]["conditions"].take();
+    keep_status(new, old);
+    if !new["status"].is_object() {
+        new["status"] = json!({});
+    }
+    new["status"]["conditions"] = conditions;
+}
+
+/// Nobody takes an approval, a denial or a failure back, and who signs does not approve.
+pub fn approval_changes(new: &Value, old: &Value, approves: bool) -> ErrorList {
+    let path = Path::new("status").child("conditions");
+    let of = |csr: &Value, kind: &str| -> Vec<Value> {
+        csr["status"].list("conditions").iter().filter(|condition| condition.text("type") == kind).cloned().collect()
+    };
+    let mut found = ErrorList::new();
+    for kind in ["Approved", "Denied", "Failed"] {
+        let (before, after) = (of(old, kind), of(new, kind));
+        if after.len() < before.len() {
+            let why = format!("updates may not remove a condition of type {kind:?}");
+            found.push(field::forbidden(&path, &why));
+        }
+        if approves || kind == "Failed" {
+            continue;
+        }
+        if after.len() > before.len() {
+            found.push(field::forbidden(&path, &format!("updates may not add a condition of type {kind:?}")));
+        } else if after.len() == before.len() && after != before {
+            found.push(field::forbidden(&path, &format!("updates may not modify a condition of type {kind:?}")));
+        }
+    }
+    if !of(new, "Approved").is_empty() && !of(new, "Denied").is_empty() {
+        let why = "Approved and Denied conditions are mutually exclusive";
+        found.push(field::invalid(&path, "Denied", why));
+    }
+    found
+}
 pub static CLUSTER_TRUST_BUNDLE: Rules = Rules {
     columns: columns::CLUSTER_TRUST_BUNDLE,
     row: |bundle, _| vec![name(bundle), or(bundle["spec"].text("signerName"), "<none>")],
