@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{OwnedMutexGuard, mpsc};
+use tokio_util::sync::CancellationToken;
 
 /// Chunks between the network and the unpacking thread.
 const CHUNKS: usize = 64;
@@ -27,6 +28,8 @@ struct Pull<'a> {
     reference: &'a Reference,
     registries: &'a [Arc<Registry>],
     listeners: &'a Listeners,
+    /// One layer failed: the others are not wanted any more.
+    stop: CancellationToken,
 }
 
 impl Images {
@@ -38,7 +41,8 @@ impl Images {
     ) -> Result<Image, Failure> {
         let inner = &self.inner;
         let resolved = resolve::resolve(inner, reference, auths).await?;
-        let pull = Pull { inner, reference, registries: &resolved.registries, listeners };
+        let pull =
+            Pull { inner, reference, registries: &resolved.registries, listeners, stop: CancellationToken::new() };
         let config = pull.config(&resolved.manifest.config).await?;
         let invalid = |reason: String| Failure::new(PullFailure::Invalid, reason);
         let (_, diff_ids) = config::parse(&config).map_err(|e| invalid(format!("malformed image config: {e}")))?;
@@ -102,33 +106,56 @@ impl Pull<'_> {
         Err(failure.unwrap_or_else(|| Failure::other("no server is configured to pull from")))
     }
 
-    /// Fetches several at once; each takes its place in order, because it is completed from those below it.
+    /// Fetches several at once; each takes its place in order, because it is completed from those below it. After a
+    /// failure it returns once nobody writes below `tmp` any more.
     async fn layers(&self, layers: &[Descriptor], diff_ids: &[Digest], chains: &[Digest]) -> Result<(), Failure> {
         let fetches = (0..layers.len()).map(|i| self.fetch(&layers[i], diff_ids[i], chains[i]));
         let mut fetched = futures::stream::iter(fetches).buffered(self.inner.options.parallel_layers.max(1));
+        let mut failure = None;
         let mut index = 0;
         while let Some(result) = fetched.next().await {
-            let descriptor = &layers[index];
-            if let Some((temp, unpacked, guard)) = result? {
-                let lowers: Vec<PathBuf> =
-                    chains[..index].iter().rev().map(|chain| self.inner.layer_path(chain)).collect();
-                let (inner, chain, diff_id) = (self.inner.clone(), chains[index], diff_ids[index]);
-                let place = move || {
-                    let completed = copy_up::complete(temp.path(), &unpacked, &lowers);
-                    completed.map_err(|source| Failure::other(LayerError::Unpack { diff_id, source }))?;
-                    inner.put_layer(&temp, &chain).map_err(Failure::other)
-                };
-                tokio::task::spawn_blocking(place).await.map_err(Failure::other)??;
-                drop(guard);
+            let placed = match result {
+                Ok(Some(fetched)) if failure.is_none() => self.place(fetched, index, diff_ids, chains).await,
+                // Deleting takes its time.
+                Ok(Some(fetched)) => tokio::task::spawn_blocking(move || drop(fetched)).await.map_err(Failure::other),
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            match placed {
+                Ok(()) if failure.is_none() => self.tell(&layers[index], layers[index].size, true),
+                Ok(()) => {}
+                Err(error) => {
+                    self.stop.cancel();
+                    failure.get_or_insert(error);
+                }
             }
-            self.tell(descriptor, descriptor.size, true);
             index += 1;
         }
-        Ok(())
+        failure.map_or(Ok(()), Err)
+    }
+
+    async fn place(
+        &self,
+        (temp, unpacked, guard): (TempPath, Unpacked, OwnedMutexGuard<()>),
+        index: usize,
+        diff_ids: &[Digest],
+        chains: &[Digest],
+    ) -> Result<(), Failure> {
+        let lowers: Vec<PathBuf> = chains[..index].iter().rev().map(|chain| self.inner.layer_path(chain)).collect();
+        let (inner, chain, diff_id) = (self.inner.clone(), chains[index], diff_ids[index]);
+        let place = move || {
+            let completed = copy_up::complete(temp.path(), &unpacked, &lowers);
+            completed.map_err(|source| Failure::other(LayerError::Unpack { diff_id, source }))?;
+            inner.put_layer(&temp, &chain).map_err(Failure::other)
+        };
+        let placed = tokio::task::spawn_blocking(place).await.map_err(Failure::other)?;
+        drop(guard);
+        placed
     }
 
     async fn fetch(&self, descriptor: &Descriptor, diff_id: Digest, chain: Digest) -> Result<Fetched, Failure> {
-        let guard = self.inner.pulls.layer(&chain).lock_owned().await;
+        let lock = self.inner.pulls.layer(&chain).lock_owned();
+        let guard = self.stop.run_until_cancelled(lock).await.ok_or_else(|| Failure::other("another layer failed"))?;
         if self.inner.layer_path(&chain).is_dir() {
             return Ok(None);
         }
@@ -150,7 +177,8 @@ impl Pull<'_> {
         let received = |bytes| self.tell(descriptor, bytes, false);
         let stream =
             blobs::stream(self.reference, self.registries, &descriptor.digest, descriptor.size, sender, received);
-        let ((), result) = futures::join!(stream, unpack);
+        // Without a sender the unpacking ends.
+        let (_, result) = futures::join!(self.stop.run_until_cancelled(stream), unpack);
         match result.map_err(Failure::other)? {
             Ok((temp, unpacked)) => Ok(Some((temp, unpacked, guard))),
             Err(error @ (LayerError::Read(_) | LayerError::Directory { .. })) => Err(Failure::other(error)),

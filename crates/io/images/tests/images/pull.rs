@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use tempfile::TempDir;
 
 fn store(dir: &Path) -> Images {
@@ -160,14 +159,33 @@ async fn images_come_from_a_registry() {
             r#"failed to pull and unpack image "HOST/some/app:1": failed to copy: httpReadSeeker: failed open: blob sha256:154364377c72335c7a2d861f82d9599365ffeb3fb4f30532db9ca7da66c5c36e is larger than the 113 bytes its manifest tells"#
         ]],
     );
-    // Another layer's directory lives until the thread that writes into it has seen that nobody wants it any more.
-    let images = fresh.path().join("images");
-    let emptied = async {
-        while !files(&images).is_empty() {
-            tokio::task::yield_now().await;
+    // Nothing is left of the other layer either, which was fine.
+    assert_eq!(files(&fresh.path().join("images")), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_failed_pull_waits_for_its_other_layers() {
+    let tars = [Tar::new().bytes("small", &[7; 1000]), Tar::new().bytes("big", &vec![7; 300_000])].map(Tar::finish);
+    let made = Arc::new(Made::new(&[(&tars[0], plain), (&tars[1], plain)]));
+    // The second layer has begun and never ends.
+    let (begun, hears) = tokio::sync::watch::channel(false);
+    let served = made.clone();
+    let registry = serve(move |request| {
+        let mut answer = registry_answer(&served, request);
+        if request.path.contains(&digest(&served.layers[1])) {
+            begun.send_replace(true);
+            (answer.cut, answer.stalls) = (Some(100_000), true);
+        } else if request.path.contains(&digest(&served.layers[0])) {
+            answer.body[600] ^= 1;
+            answer.after = Some(hears.clone());
         }
-    };
-    assert!(tokio::time::timeout(Duration::from_secs(10), emptied).await.is_ok(), "{:?}", files(&images));
+        answer
+    })
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let error = pull(&store(dir.path()), &format!("{registry}/a:1"), &[]).await.unwrap_err();
+    assert!(error.contains("unexpected commit digest"), "{error}");
+    assert_eq!(files(&dir.path().join("images")), Vec::<String>::new());
 }
 
 #[tokio::test]

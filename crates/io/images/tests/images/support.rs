@@ -235,11 +235,15 @@ pub(crate) struct Answer {
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
     pub(crate) cut: Option<usize>,
+    /// After a cut the connection stays open until the client closes it.
+    pub(crate) stalls: bool,
+    /// The answer is sent once this is true.
+    pub(crate) after: Option<tokio::sync::watch::Receiver<bool>>,
 }
 
 impl Answer {
     pub(crate) fn new(status: u16, body: impl Into<Vec<u8>>) -> Answer {
-        Answer { status, headers: Vec::new(), body: body.into(), cut: None }
+        Answer { status, headers: Vec::new(), body: body.into(), cut: None, stalls: false, after: None }
     }
 
     pub(crate) fn header(mut self, name: &str, value: &str) -> Answer {
@@ -273,7 +277,10 @@ pub(crate) async fn serve(respond: impl Fn(&Request) -> Answer + Send + Sync + '
                     .filter_map(|line| line.split_once(": ").map(|(k, v)| format!("{}: {v}", k.to_lowercase())))
                     .collect();
                 let request = Request { method, path, headers };
-                let answer = respond(&request);
+                let mut answer = respond(&request);
+                if let Some(after) = &mut answer.after {
+                    after.wait_for(|now| *now).await.unwrap();
+                }
                 let mut out = format!(
                     "HTTP/1.1 {} x\r\nconnection: close\r\ncontent-length: {}\r\n",
                     answer.status,
@@ -287,6 +294,9 @@ pub(crate) async fn serve(respond: impl Fn(&Request) -> Answer + Send + Sync + '
                     out.extend_from_slice(&answer.body[..answer.cut.unwrap_or(answer.body.len())]);
                 }
                 let _ = stream.write_all(&out).await;
+                if answer.stalls {
+                    let _ = stream.read_u8().await;
+                }
                 let _ = stream.shutdown().await;
             });
         }
