@@ -27,6 +27,8 @@ pub struct Hierarchies {
     /// The v2 tree. Beside v1 hierarchies it only holds processes, and is what kills and tells of emptiness.
     pub unified: Option<PathBuf>,
     pub v1: Vec<V1>,
+    /// The v2 group that was handed over to us; what lies above it is another's to arrange. Empty: everything is ours.
+    owned: String,
 }
 
 const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"];
@@ -74,6 +76,16 @@ impl Hierarchies {
         self.v1.iter().find(|v1| v1.controllers.iter().any(|c| c == controller)).map(|v1| v1.mount.as_path())
     }
 
+    /// Whether the group is there.
+    pub fn exists(&self, path: &str) -> bool {
+        self.mounts().any(|mount| below(mount, path).is_dir())
+    }
+
+    /// From now on nothing is arranged above the v2 group at `path`.
+    pub fn own(&mut self, path: &str) {
+        path.clone_into(&mut self.owned);
+    }
+
     fn mounts(&self) -> impl Iterator<Item = &Path> {
         self.unified.iter().map(PathBuf::as_path).chain(self.v1.iter().map(|v1| v1.mount.as_path()))
     }
@@ -96,8 +108,9 @@ impl Hierarchies {
         }
         let Some(unified) = &self.unified else { return Ok(()) };
         let mut dir = unified.clone();
+        let owned = below(unified, &self.owned);
         for part in path.split('/').filter(|p| !p.is_empty()) {
-            if self.is_v2() {
+            if self.is_v2() && dir.starts_with(&owned) {
                 delegate(&dir)?;
             }
             dir.push(part);

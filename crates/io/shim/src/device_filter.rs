@@ -9,6 +9,8 @@ const PROG_LOAD: i32 = 5;
 const PROG_ATTACH: i32 = 8;
 const PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const ATTACH_CGROUP_DEVICE: u32 = 6;
+/// Groups below may have programs of their own, as those of a runtime in a container; all of them must allow.
+const ALLOW_MULTI: u32 = 2;
 
 /// One eBPF instruction.
 const fn insn(code: u8, registers: u8, offset: i16, immediate: i32) -> u64 {
@@ -137,6 +139,7 @@ pub(crate) fn attach(dir: &Path, lines: &[String]) -> Result<()> {
             target: std::os::fd::AsRawFd::as_raw_fd(&group) as u32,
             program: program as u32,
             kind: ATTACH_CGROUP_DEVICE,
+            flags: ALLOW_MULTI,
             ..Attach::default()
         };
         let attached = libc::syscall(libc::SYS_bpf, PROG_ATTACH, &raw const attach, size_of::<Attach>());

@@ -253,8 +253,8 @@ fn spawn(
 
 /// Best effort: lowering it needs CAP_SYS_RESOURCE, which a host may keep from us.
 fn set_oom_score_adj(pid: i32, adj: i32) {
-    if let Ok(path) = CString::new(format!("/proc/{pid}/oom_score_adj")) {
-        let _ = sys::write_file(&path, adj.to_string().as_bytes());
+    if let Ok(path) = CString::new(format!("{pid}/oom_score_adj")) {
+        let _ = sys::write_proc(&path, adj.to_string().as_bytes());
     }
 }
 
@@ -341,31 +341,32 @@ fn open_root(plan: &RootPlan, directory: &CStr, fds: &mut Fds) -> Result<Root, F
     Ok(Root::Legacy { options, at: directory.to_owned() })
 }
 
-/// A detached overlay; `None` where the kernel's `fsconfig` cannot take that many layers.
-/// `volatile`: a container's files do not outlive it, and unmounting must not flush the host's disk.
+/// A detached overlay; `None` where the kernel's `fsconfig` cannot take that many layers. Kernels before 6.5 take all
+/// in one string, and say that they do not know `lowerdir+` only when the file system is made.
 fn overlay(lower: &[CString], joined: &CStr, writable: Option<&(CString, CString)>) -> sys::Result<Option<RawFd>> {
+    let each: Vec<(&CStr, &CStr)> = lower.iter().map(|layer| (c"lowerdir+", layer.as_c_str())).collect();
+    match overlay_of(&each, writable) {
+        Err(Errno(libc::EINVAL)) if joined.to_bytes().len() > FSCONFIG_MAX => Ok(None),
+        Err(Errno(libc::EINVAL)) => overlay_of(&[(c"lowerdir", joined)], writable).map(Some),
+        result => result.map(Some),
+    }
+}
+
+/// `volatile`: a container's files do not outlive it, and unmounting must not flush the host's disk.
+fn overlay_of(lower: &[(&CStr, &CStr)], writable: Option<&(CString, CString)>) -> sys::Result<RawFd> {
     let fs = sys::fsopen(c"overlay")?;
     let mut fds = Fds::default();
     fds.keep(fs);
     sys::fsconfig(fs, c"source", Some(c"overlay"))?;
-    match sys::fsconfig(fs, c"lowerdir+", Some(&lower[0])) {
-        Ok(()) => {
-            for layer in &lower[1..] {
-                sys::fsconfig(fs, c"lowerdir+", Some(layer))?;
-            }
-        }
-        Err(Errno(libc::EINVAL)) if joined.to_bytes().len() <= FSCONFIG_MAX => {
-            sys::fsconfig(fs, c"lowerdir", Some(joined))?;
-        }
-        Err(Errno(libc::EINVAL)) => return Ok(None),
-        Err(e) => return Err(e),
+    for (key, value) in lower {
+        sys::fsconfig(fs, key, Some(value))?;
     }
     if let Some((upper, work)) = writable {
         sys::fsconfig(fs, c"upperdir", Some(upper))?;
         sys::fsconfig(fs, c"workdir", Some(work))?;
         sys::fsconfig(fs, c"volatile", None)?;
     }
-    sys::fsmount(fs, 0).map(Some)
+    sys::fsmount(fs, 0)
 }
 
 fn open_source(mount: &MountPlan, shm: Option<RawFd>, fds: &mut Fds) -> sys::Result<Source> {

@@ -46,9 +46,13 @@ fn check_fd(result: c_long) -> Result<RawFd> {
     check(result).map(|fd| fd as RawFd)
 }
 
+pub const RESOLVE_NO_XDEV: u64 = 0x01;
 pub const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
 pub const RESOLVE_NO_SYMLINKS: u64 = 0x04;
 pub const RESOLVE_IN_ROOT: u64 = 0x10;
+
+/// The kind of the `/proc` file system, as [`fs_type`] tells it.
+pub const PROC: i64 = 0x9fa0;
 
 pub const MOUNT_ATTR_RDONLY: u64 = 0x01;
 pub const MOUNT_ATTR_NOSUID: u64 = 0x02;
@@ -82,6 +86,24 @@ pub fn open_in_root(root: RawFd, path: &CStr, flags: c_int, more: u64) -> Result
             result => return result,
         }
     }
+}
+
+/// Writes a file of `/proc`, named from there, and of nothing else: not what somebody mounted over it or below it, not
+/// what a link leads to (CVE-2025-52881).
+pub fn write_proc(path: &CStr, bytes: &[u8]) -> Result<()> {
+    let proc = open(c"/proc", libc::O_PATH | libc::O_DIRECTORY)?;
+    let file = match (fs_type(proc), fstat(proc)) {
+        // The root of a procfs has this number, and nothing else of it.
+        (Ok(PROC), Ok(stat)) if stat.st_ino == 1 => {
+            open_in_root(proc, path, libc::O_WRONLY, RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS)
+        }
+        _ => Err(Errno(libc::EXDEV)),
+    };
+    close(proc);
+    let file = file?;
+    let result = write(file, bytes).map(drop);
+    close(file);
+    result
 }
 
 pub fn open(path: &CStr, flags: c_int) -> Result<RawFd> {

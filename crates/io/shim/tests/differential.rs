@@ -42,6 +42,11 @@ fn cases() -> Vec<Case> {
     case("bind through a link", &|c| {
         c.binds = vec![("etc", "/link/inside", false), ("etc/passwd", "/dangling", false)]
     });
+    case("bind over proc", &|c| c.binds = vec![("etc", "/proc", false)]);
+    case("bind in proc", &|c| c.binds = vec![("etc/passwd", "/proc/version", false)]);
+    case("bind in proc through a link", &|c| c.binds = vec![("etc", "/toproc/self/attr", false)]);
+    case("bind over proc through a link", &|c| c.binds = vec![("etc", "/toproc", false)]);
+    case("bind over what may be covered", &|c| c.binds = vec![("etc/passwd", "/proc/meminfo", true)]);
     case("memory and pids", &|c| (c.memory, c.pids) = (64 << 20, 77));
     case("cpu", &|c| (c.shares, c.quota) = (512, 50_000));
     case("terminal", &|c| c.tty = true);

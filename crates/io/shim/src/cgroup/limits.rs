@@ -17,6 +17,8 @@ pub struct Limits {
     pub cpuset_mems: String,
     /// Page size as in the file's name (`2MB`) and bytes.
     pub hugepages: BTreeMap<String, u64>,
+    /// Out of memory, all processes die and not one of them (v2 only).
+    pub oom_group: bool,
     /// v2 files and their contents.
     pub unified: BTreeMap<String, String>,
     /// Lines of `devices.allow`; all else is denied. `None`: everything is allowed.
@@ -100,6 +102,9 @@ impl Limits {
             if self.memory_bytes > 0 && dir.join("memory.swap.max").exists() {
                 write(dir, "memory.swap.max", "0")?;
             }
+        }
+        if self.oom_group && dir.join("memory.oom.group").exists() {
+            write(dir, "memory.oom.group", "1")?;
         }
         if self.pids != 0 {
             write(dir, "pids.max", &or_max(self.pids))?;

@@ -32,6 +32,9 @@ stages! {
     MountTarget,
     Mount,
     MountAttach,
+    /// Something that is no procfs, on one.
+    MountOverProc,
+    MountInProc,
     Device,
     DevLink,
     Terminal,
@@ -117,12 +120,12 @@ fn text(failed: &Failed, errno: Errno, process: &ProcessPlan, container: Option<
     let command = process.argv.first().map(|c| c.to_string_lossy()).unwrap_or_default();
     let cwd = process.cwd.to_string_lossy();
     let index = failed.index as usize;
-    let mount = |verb: &str| match container.and_then(|c| c.mounts.get(index)) {
+    let mount = |why: &str| match container.and_then(|c| c.mounts.get(index)) {
         Some(mount) => {
             let source = if mount.source.is_empty() { &mount.fs } else { &mount.source };
-            format!("error mounting {:?} to rootfs at {:?}: {verb}{errno}", lossy(source), lossy(&mount.target))
+            format!("error mounting {:?} to rootfs at {:?}: {why}", lossy(source), lossy(&mount.target))
         }
-        None => format!("error mounting: {verb}{errno}"),
+        None => format!("error mounting: {why}"),
     };
     let path =
         |paths: Option<&Vec<std::ffi::CString>>| paths.and_then(|p| p.get(index)).map(|p| lossy(p)).unwrap_or_default();
@@ -139,9 +142,14 @@ fn text(failed: &Failed, errno: Errno, process: &ProcessPlan, container: Option<
         }
         Stage::MountSource if errno.0 == libc::ENOENT => {
             let source = container.and_then(|c| c.mounts.get(index)).map(|m| lossy(&m.source)).unwrap_or_default();
-            mount(&format!("stat {source}: "))
+            mount(&format!("stat {source}: {errno}"))
         }
-        Stage::MountSource | Stage::Mount | Stage::MountTarget | Stage::MountAttach => mount(""),
+        Stage::MountSource | Stage::Mount | Stage::MountTarget | Stage::MountAttach => mount(&errno.to_string()),
+        Stage::MountOverProc | Stage::MountInProc => {
+            let target = container.and_then(|c| c.mounts.get(index)).map(|m| lossy(&m.target)).unwrap_or_default();
+            let why = if failed.stage == Stage::MountInProc { "it is inside /proc" } else { "it is not of type proc" };
+            mount(&format!("{target:?} cannot be mounted because {why}"))
+        }
         Stage::MaskedPath => format!("can't mask path {:?}: {errno}", path(container.map(|c| &c.masked_paths))),
         Stage::ReadonlyPath => {
             format!("can't make {:?} read-only: {errno}", path(container.map(|c| &c.readonly_paths)))

@@ -168,6 +168,36 @@ pub(super) fn mount_all(root: RawFd, plan: &ContainerPlan, sources: &[Source]) -
     Ok(())
 }
 
+/// What of `/proc` may be covered, as runc lets lxcfs do.
+const COVERABLE: [&CStr; 11] = [
+    c"/proc/cpuinfo",
+    c"/proc/diskstats",
+    c"/proc/meminfo",
+    c"/proc/stat",
+    c"/proc/swaps",
+    c"/proc/uptime",
+    c"/proc/loadavg",
+    c"/proc/slabinfo",
+    c"/proc/net/dev",
+    c"/proc/sys/kernel/ns_last_pid",
+    c"/proc/sys/crypto/fips_enabled",
+];
+
+/// Nothing is mounted over `/proc` or in it, by whatever link the path leads there: who writes to `/proc` later would
+/// write to what stands in its place (CVE-2019-16884, CVE-2025-52881). A procfs over a procfs is fine.
+fn check_proc(mount: &MountPlan, tree: RawFd, on: RawFd, index: usize) -> Result<()> {
+    let failed = at(Stage::MountAttach, index);
+    let named = mount.target.as_c_str() == c"/proc";
+    if !named && (sys::fs_type(on).map_err(failed)? != sys::PROC || COVERABLE.contains(&mount.target.as_c_str())) {
+        return Ok(());
+    }
+    let root = named || sys::fstat(on).map_err(failed)?.st_ino == 1;
+    if root && sys::fs_type(tree).map_err(failed)? == sys::PROC {
+        return Ok(());
+    }
+    Err(at(if root { Stage::MountOverProc } else { Stage::MountInProc }, index)(Errno(libc::EPERM)))
+}
+
 fn mount_one(root: RawFd, mount: &MountPlan, source: &Source, index: usize) -> Result<()> {
     let target = |want| ensure(root, &mount.target, want).map_err(at(Stage::MountTarget, index));
     let attach = |tree: RawFd, on: RawFd| sys::move_mount(tree, on).map_err(at(Stage::MountAttach, index));
@@ -175,6 +205,7 @@ fn mount_one(root: RawFd, mount: &MountPlan, source: &Source, index: usize) -> R
         Source::Absent => Ok(()),
         Source::Tree { fd, is_dir } => {
             let on = target(if *is_dir { Want::Directory } else { Want::File })?;
+            check_proc(mount, *fd, on, index)?;
             attach(*fd, on)?;
             sys::close(on);
             Ok(())
@@ -183,6 +214,7 @@ fn mount_one(root: RawFd, mount: &MountPlan, source: &Source, index: usize) -> R
             debug_assert!(mount.kind == MOUNT_CGROUP_V1);
             let dir = new_tmpfs(c"755", 0).map_err(at(Stage::Mount, index))?;
             let on = target(Want::Directory)?;
+            check_proc(mount, dir, on, index)?;
             attach(dir, on)?;
             for (name, tree) in trees {
                 sys::mkdirat(dir, name, 0o755).map_err(at(Stage::Mount, index))?;
@@ -202,6 +234,7 @@ fn mount_one(root: RawFd, mount: &MountPlan, source: &Source, index: usize) -> R
             } else {
                 target(Want::Directory)?
             };
+            check_proc(mount, tree, on, index)?;
             attach(tree, on)?;
             sys::close(tree);
             sys::close(on);

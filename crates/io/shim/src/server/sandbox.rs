@@ -8,8 +8,6 @@ use crate::proto::Reply;
 use crate::sys::{self, Errno};
 use std::ffi::CString;
 
-const PROC: i64 = 0x9fa0;
-
 impl Shim {
     pub(super) fn set_up(&mut self, plan: &SandboxPlan) -> Result<(), Reply> {
         if self.set_up {
@@ -74,21 +72,13 @@ fn shared_memory(bytes: u64) -> sys::Result<std::os::fd::RawFd> {
     mount
 }
 
-/// Writes below `/proc/sys`, and only if that is the kernel's (CVE-2025-52881 class).
 fn set_sysctl(name: &str, value: &str) -> sys::Result<()> {
     let name = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
     if name.split('/').any(|part| part.is_empty() || part == "..") {
         return Err(Errno(libc::EINVAL));
     }
-    let path = CString::new(format!("/proc/sys/{name}")).map_err(|_| Errno(libc::EINVAL))?;
-    let file = sys::open(&path, libc::O_WRONLY)?;
-    let result = match sys::fs_type(file) {
-        Ok(PROC) => sys::write(file, value.as_bytes()).map(drop),
-        Ok(_) => Err(Errno(libc::EXDEV)),
-        Err(e) => Err(e),
-    };
-    sys::close(file);
-    result
+    let path = CString::new(format!("sys/{name}")).map_err(|_| Errno(libc::EINVAL))?;
+    sys::write_proc(&path, value.as_bytes())
 }
 
 fn loopback_up() -> sys::Result<()> {
@@ -107,5 +97,76 @@ fn loopback_up() -> sys::Result<()> {
         let error = sys::errno();
         sys::close(socket);
         if result < 0 { Err(error) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::path::Path;
+
+    /// Runs `act` where mounts are nobody else's: `prepare` says what is mounted on what.
+    fn with_mounts<T: Send>(mounts: &[(&str, &Path)], act: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                // Of this thread alone, and gone with it.
+                sys::unshare(libc::CLONE_NEWNS as u64).unwrap();
+                sys::set_root_propagation(libc::MS_PRIVATE).unwrap();
+                for (target, source) in mounts {
+                    let c = |path: &Path| CString::new(path.to_str().unwrap()).unwrap();
+                    let tree = sys::open_tree(libc::AT_FDCWD, &c(source), true).unwrap();
+                    let on = sys::open(&c(Path::new(target)), libc::O_PATH).unwrap();
+                    sys::move_mount(tree, on).unwrap();
+                    sys::close(tree);
+                    sys::close(on);
+                }
+                act()
+            });
+            thread.join().unwrap()
+        })
+    }
+
+    /// CVE-2025-52881: what is written to `/proc` lands in files somebody put in its place.
+    #[test]
+    fn writes_to_proc_are_not_redirected() {
+        let dir = tempfile::tempdir().unwrap();
+        let fake = dir.path().join("proc");
+        for file in ["sys/kernel/domainname", "self/attr/exec"] {
+            std::fs::create_dir_all(fake.join(file).parent().unwrap()).unwrap();
+            std::fs::write(fake.join(file), "untouched").unwrap();
+        }
+        let victim = dir.path().join("victim");
+        std::fs::write(&victim, "untouched").unwrap();
+        let name = "/proc/sys/kernel/domainname";
+        let before = std::fs::read_to_string(name).unwrap();
+        let cases: [(&str, &str, &Path); 5] = [
+            ("all of /proc", "/proc", &fake),
+            ("a directory of it", "/proc/sys/kernel", &fake.join("sys/kernel")),
+            ("one file", name, &victim),
+            // Of procfs itself, so that asking for the kind of the file system is not enough.
+            ("another file of /proc", name, Path::new("/proc/sys/kernel/hostname")),
+            ("a part of /proc", "/proc/sys", Path::new("/proc/sys")),
+        ];
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+        for (what, target, source) in cases {
+            let result = with_mounts(&[(target, source)], || set_sysctl("kernel.domainname", "evil"));
+            assert_eq!(result, Err(Errno(libc::EXDEV)), "{what}");
+        }
+        let result = with_mounts(&[("/proc", &fake)], || sys::write_proc(c"self/attr/exec", b"evil"));
+        assert_eq!(result, Err(Errno(libc::EXDEV)));
+        for file in [&fake.join("sys/kernel/domainname"), &fake.join("self/attr/exec"), &victim] {
+            assert_eq!(std::fs::read_to_string(file).unwrap(), "untouched");
+        }
+        assert_eq!(std::fs::read_to_string(name).unwrap(), before);
+        assert_eq!(std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap(), host);
+        assert_eq!(set_sysctl("net/../../../etc/x", "1"), Err(Errno(libc::EINVAL)));
+        // And undisturbed it is written.
+        let written = with_mounts(&[], || {
+            sys::unshare(libc::CLONE_NEWUTS as u64)?;
+            set_sysctl("kernel.domainname", "inside")?;
+            Ok::<_, Errno>(std::fs::read_to_string(name).unwrap())
+        });
+        assert_eq!(written, Ok("inside\n".to_owned()));
     }
 }
