@@ -8,9 +8,11 @@ use crate::negotiate::{Encoding, Negotiated, Target};
 use crate::refusal::Refusal;
 use crate::{partial, stored, table_form, yaml};
 use api::object::Object;
+use futures::StreamExt;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Writes an answer.
 pub(crate) fn respond(call: &Call<'_>, form: &Negotiated, answer: Answer) -> Result<Response<Body>> {
@@ -25,7 +27,7 @@ pub(crate) fn respond(call: &Call<'_>, form: &Negotiated, answer: Answer) -> Res
             write(code, form, single(call, form, tree)?)
         }
         Answer::Tree { code, tree } => write(code, form, single(call, form, tree)?),
-        Answer::List(list) => respond_list(call, form, &list),
+        Answer::List(list) => respond_list(call, form, list),
     }
 }
 
@@ -40,7 +42,11 @@ fn json_response(code: u16, bytes: impl Into<bytes::Bytes>) -> Response<Body> {
 
 /// A complete answer.
 pub(crate) fn response(code: u16, content_type: &str, bytes: impl Into<bytes::Bytes>) -> Response<Body> {
-    let mut response = Response::new(Body::Full(bytes.into()));
+    complete(code, content_type, Body::Full(bytes.into()))
+}
+
+fn complete(code: u16, content_type: &str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Ok(value) = HeaderValue::from_str(content_type) {
         response.headers_mut().insert(CONTENT_TYPE, value);
@@ -100,7 +106,7 @@ pub(crate) fn protobuf(tree: &Value) -> Result<Vec<u8>> {
     Ok(schema::protobuf::encode(api::table::table(), of, tree))
 }
 
-fn respond_list(call: &Call<'_>, form: &Negotiated, list: &List) -> Result<Response<Body>> {
+fn respond_list(call: &Call<'_>, form: &Negotiated, list: List) -> Result<Response<Body>> {
     let mut metadata = json!({"resourceVersion": list.revision.to_string()});
     if !list.continue_token.is_empty() {
         metadata["continue"] = list.continue_token.as_str().into();
@@ -110,7 +116,7 @@ fn respond_list(call: &Call<'_>, form: &Negotiated, list: &List) -> Result<Respo
     }
     match &form.target {
         Target::Itself if form.encoding == Encoding::Json && call.resource.stored && !form.pretty => {
-            Ok(json_response(200, splice_list(call, list, &metadata)))
+            Ok(complete(200, Encoding::Json.content_type(), splice_list(call, list, &metadata)))
         }
         Target::Itself => {
             let mut items = Vec::with_capacity(list.objects.len());
@@ -159,28 +165,50 @@ fn respond_list(call: &Call<'_>, form: &Negotiated, list: &List) -> Result<Respo
 }
 
 /// A JSON list put together from stored bytes, nothing decoded.
-fn splice_list(call: &Call<'_>, list: &List, metadata: &Value) -> Vec<u8> {
-    let length: usize = list.objects.iter().map(|object| object.len_bytes()).sum();
-    let mut out = Vec::with_capacity(length + 256);
+fn splice_list(call: &Call<'_>, list: List, metadata: &Value) -> Body {
     let (kind, api_version) = (call.resource.kind, call.resource.api_version());
-    out.extend_from_slice(
-        format!("{{\"kind\":\"{kind}List\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\"items\":[")
-            .as_bytes(),
-    );
-    for (index, object) in list.objects.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        match object.parts() {
-            (bytes, Some(gap)) => {
-                out.push(b'{');
-                object.write_json_from(stored::type_prefix_len(bytes, gap), &mut out);
-            }
-            _ => object.write_json(&mut out),
-        }
+    let head =
+        format!("{{\"kind\":\"{kind}List\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\"items\":[");
+    let mut pieces = Splice { out: head.into(), objects: list.objects.into_iter(), first: true };
+    match (pieces.next(), pieces.objects.len()) {
+        (Some(all), 0) => Body::Full(all),
+        (first, _) => Body::Stream(futures::stream::iter(first.into_iter().chain(pieces).map(Ok)).boxed()),
     }
-    out.extend_from_slice(b"]}\n");
-    out
+}
+
+/// A list in pieces, made as the client takes them: a long one never lies in memory whole.
+struct Splice {
+    /// Made and not handed out yet.
+    out: Vec<u8>,
+    objects: std::vec::IntoIter<Arc<Object>>,
+    first: bool,
+}
+
+const PIECE_BYTES: usize = 64 << 10;
+
+impl Iterator for Splice {
+    type Item = bytes::Bytes;
+
+    fn next(&mut self) -> Option<bytes::Bytes> {
+        if self.out.is_empty() && self.objects.len() == 0 {
+            return None;
+        }
+        while let Some(object) = self.objects.next() {
+            self.out.extend_from_slice(if std::mem::take(&mut self.first) { b"" } else { b"," });
+            match object.parts() {
+                (bytes, Some(gap)) => {
+                    self.out.push(b'{');
+                    object.write_json_from(stored::type_prefix_len(bytes, gap), &mut self.out);
+                }
+                _ => object.write_json(&mut self.out),
+            }
+            if self.out.len() >= PIECE_BYTES && self.objects.len() > 0 {
+                return Some(std::mem::replace(&mut self.out, Vec::with_capacity(PIECE_BYTES * 2)).into());
+            }
+        }
+        self.out.extend_from_slice(b"]}\n");
+        Some(std::mem::take(&mut self.out).into())
+    }
 }
 
 /// The answer to a refused request: a `Status`, in the encoding accepted if that is one of ours.
@@ -201,4 +229,28 @@ pub(crate) fn refuse(refusal: &Refusal, accept: &str) -> Response<Body> {
         response.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_list_is_whole_however_many_pieces_it_takes() {
+        let object = |number: u64| {
+            let json = format!("{{\"metadata\":{{\"name\":\"{number}\"}},\"data\":\"{}\"}}", "x".repeat(1000));
+            Arc::new(Object::new(String::new(), number.to_string(), number, json.into()))
+        };
+        for count in [0, 1, 60, 64, 65, 66, 67, 500] {
+            let objects: Vec<_> = (0..count).map(object).collect();
+            let splice = Splice { out: b"{\"items\":[".to_vec(), objects: objects.into_iter(), first: true };
+            let pieces: Vec<_> = splice.collect();
+            assert!(pieces.iter().all(|piece| !piece.is_empty() && piece.len() < 2 * PIECE_BYTES));
+            let list: Value = serde_json::from_slice(&pieces.concat()).unwrap();
+            let items = list["items"].as_array().unwrap().iter();
+            let names: Vec<_> = items.map(|item| item["metadata"]["name"].as_str().unwrap()).collect();
+            assert_eq!(names, (0..count).map(|number| number.to_string()).collect::<Vec<_>>());
+        }
+    }
 }
