@@ -4,9 +4,12 @@ use k8s_openapi::api::core::v1::Pod;
 use std::fmt::Write;
 use std::net::IpAddr;
 
-/// Limits of `resolv.conf` that upstream keeps (`MaxDNSNameservers`, `MaxDNSSearchPaths`).
+/// Limits of `resolv.conf` that upstream keeps (`MaxDNSNameservers`, `MaxDNSSearchPaths`, `MaxDNSSearchListChars`,
+/// `DNS1123SubdomainMaxLength`).
 const MAX_NAMESERVERS: usize = 3;
 const MAX_SEARCHES: usize = 32;
+const MAX_SEARCH_LINE_BYTES: usize = 2048;
+const MAX_SEARCH_BYTES: usize = 253;
 
 const LOCAL: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
     fe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n";
@@ -19,7 +22,9 @@ pub fn hosts(pod: &Pod, hostname: &str, domain: &str, ips: &[IpAddr], node_hosts
     };
     if node_hosts.is_none() {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let subdomain = pod.spec.as_ref().and_then(|spec| spec.subdomain.as_deref()).filter(|sub| !sub.is_empty());
+        // A host name that replaces all has no domain (upstream `GeneratePodHostNameAndDomain`).
+        let spec = pod.spec.as_ref().filter(|spec| spec.hostname_override.is_none());
+        let subdomain = spec.and_then(|spec| spec.subdomain.as_deref()).filter(|sub| !sub.is_empty());
         for ip in ips {
             let line = match subdomain {
                 Some(sub) => writeln!(text, "{ip}\t{hostname}.{sub}.{namespace}.svc.{domain}\t{hostname}"),
@@ -48,7 +53,8 @@ struct Resolver {
     options: Vec<String>,
 }
 
-pub fn resolv_conf(pod: &Pod, node: &str, cluster_dns: &[IpAddr], domain: &str) -> String {
+/// The file, and what had to be left out of it, worded for a `DNSConfigForming` event.
+pub fn resolv_conf(pod: &Pod, node: &str, cluster_dns: &[IpAddr], domain: &str) -> (String, Vec<String>) {
     let spec = pod.spec.clone().unwrap_or_default();
     let host_network = spec.host_network == Some(true);
     let mut resolver = match spec.dns_policy.as_deref() {
@@ -59,19 +65,20 @@ pub fn resolv_conf(pod: &Pod, node: &str, cluster_dns: &[IpAddr], domain: &str) 
         _ => cluster(pod, node, cluster_dns, domain),
     };
     if let Some(config) = &spec.dns_config {
-        append(&mut resolver.nameservers, config.nameservers.iter().flatten());
-        append(&mut resolver.searches, config.searches.iter().flatten());
+        append(&mut resolver.nameservers, config.nameservers.iter().flatten().cloned());
+        append(&mut resolver.searches, config.searches.iter().flatten().cloned());
         for option in config.options.iter().flatten() {
             let name = option.name.clone().unwrap_or_default();
-            resolver.options.retain(|set| set.split(':').next() != Some(&name));
-            resolver.options.push(match option.value.as_deref() {
-                Some(value) if !value.is_empty() => format!("{name}:{value}"),
-                _ => name,
-            });
+            set_option(
+                &mut resolver.options,
+                match option.value.as_deref() {
+                    Some(value) if !value.is_empty() => format!("{name}:{value}"),
+                    _ => name,
+                },
+            );
         }
     }
-    resolver.nameservers.truncate(MAX_NAMESERVERS);
-    resolver.searches.truncate(MAX_SEARCHES);
+    let problems = fit(&mut resolver);
     let mut text = String::new();
     if !resolver.searches.is_empty() {
         writeln!(text, "search {}", resolver.searches.join(" ")).ok();
@@ -82,27 +89,70 @@ pub fn resolv_conf(pod: &Pod, node: &str, cluster_dns: &[IpAddr], domain: &str) 
     if !resolver.options.is_empty() {
         writeln!(text, "options {}", resolver.options.join(" ")).ok();
     }
-    text
+    if text.is_empty() {
+        // As containerd: nothing to say means the node's own.
+        node.clone_into(&mut text);
+    }
+    (text, problems)
 }
 
-fn append<'a>(list: &mut Vec<String>, more: impl Iterator<Item = &'a String>) {
-    for item in more {
-        if !list.contains(item) {
-            list.push(item.clone());
+/// Leaves out what is beyond the limits (upstream `formDNSConfigFitsLimits`).
+fn fit(resolver: &mut Resolver) -> Vec<String> {
+    let mut problems = Vec::new();
+    if resolver.nameservers.len() > MAX_NAMESERVERS {
+        resolver.nameservers.truncate(MAX_NAMESERVERS);
+        problems.push(format!(
+            "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: {}",
+            resolver.nameservers.join(" ")
+        ));
+    }
+    let searches = &mut resolver.searches;
+    let before = searches.len();
+    searches.truncate(MAX_SEARCHES);
+    searches.retain(|search| search.len() <= MAX_SEARCH_BYTES);
+    while searches.join(" ").len() > MAX_SEARCH_LINE_BYTES {
+        searches.pop();
+    }
+    if searches.len() < before {
+        problems.push(format!(
+            "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: {}",
+            searches.join(" ")
+        ));
+    }
+    problems
+}
+
+/// The last one of a name counts.
+fn set_option(options: &mut Vec<String>, option: String) {
+    let name = |option: &str| option.split(':').next().unwrap_or_default().to_owned();
+    options.retain(|set| name(set) != name(&option));
+    options.push(option);
+}
+
+/// Without duplicates, of what was there before either.
+fn append(list: &mut Vec<String>, more: impl Iterator<Item = String>) {
+    for item in std::mem::take(list).into_iter().chain(more) {
+        if !list.contains(&item) {
+            list.push(item);
         }
     }
 }
 
+/// As upstream's `parseResolvConf`: servers and options accumulate, of several search lines the last counts, and only a
+/// line that begins with `#` is a comment.
 fn parse(node: &str) -> Resolver {
     let mut resolver = Resolver::default();
-    for line in node.lines() {
-        let mut words = line.split_whitespace().take_while(|word| !word.starts_with(['#', ';']));
+    for line in node.lines().filter(|line| !line.trim_start().starts_with('#')) {
+        let mut words = line.split_whitespace();
         let keyword = words.next();
         let words = words.map(str::to_owned);
         match keyword {
             Some("nameserver") => resolver.nameservers.extend(words.take(1)),
-            Some("search") => resolver.searches = words.collect(),
-            Some("options") => resolver.options = words.collect(),
+            Some("search") => {
+                let domain = |word: String| word.strip_suffix('.').map(str::to_owned).unwrap_or(word);
+                resolver.searches = words.filter(|word| word != ".").map(domain).collect();
+            }
+            Some("options") => words.for_each(|option| set_option(&mut resolver.options, option)),
             _ => {}
         }
     }
@@ -117,7 +167,7 @@ fn cluster(pod: &Pod, node: &str, cluster_dns: &[IpAddr], domain: &str) -> Resol
     }
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let mut searches = vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.to_owned()];
-    append(&mut searches, of_node.searches.iter());
+    append(&mut searches, of_node.searches.into_iter());
     Resolver {
         nameservers: cluster_dns.iter().map(ToString::to_string).collect(),
         searches,
@@ -138,7 +188,9 @@ mod tests {
     }
 
     fn resolv(spec: &Value) -> String {
-        resolv_conf(&pod(spec), NODE, &["10.96.0.10".parse().unwrap()], "cluster.local")
+        let (text, problems) = resolv_conf(&pod(spec), NODE, &["10.96.0.10".parse().unwrap()], "cluster.local");
+        assert_eq!(problems, Vec::<String>::new());
+        text
     }
 
     #[test]
@@ -157,6 +209,57 @@ mod tests {
     }
 
     #[test]
+    fn with_host_net_the_cluster_answers_only_on_demand() {
+        let policy = |policy| resolv(&json!({"containers": [], "dnsPolicy": policy, "hostNetwork": true}));
+        assert_eq!(policy("Default"), policy("ClusterFirst"));
+        assert!(policy("ClusterFirstWithHostNet").starts_with("search ns.svc.cluster.local "));
+        assert!(policy("ClusterFirstWithHostNet").ends_with("nameserver 10.96.0.10\noptions ndots:5\n"));
+    }
+
+    #[test]
+    fn the_nodes_file_is_read_as_upstream_reads_it() {
+        let default = pod(&json!({"containers": [], "dnsPolicy": "Default"}));
+        for (node, expected) in [
+            ("nameserver 1.1.1.1 # one\n #nameserver 2.2.2.2\n", "nameserver 1.1.1.1\n"),
+            ("search a.\nsearch b. . c\n", "search b c\n"),
+            ("options ndots:1 edns0\noptions ndots:3\n", "options edns0 ndots:3\n"),
+            // Nothing in it: it is the Pod's as it is.
+            ("# none\n", "# none\n"),
+        ] {
+            assert_eq!(resolv_conf(&default, node, &[], "cluster.local").0, expected, "{node:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_beyond_the_limits_is_left_out_and_told() {
+        let config =
+            json!({"nameservers": ["1.1.1.1", "2.2.2.2", "3.3.3.3"], "searches": ["x".repeat(254), "y".repeat(250)]});
+        let spec = json!({"containers": [], "dnsPolicy": "Default", "dnsConfig": config});
+        let (text, problems) = resolv_conf(&pod(&spec), NODE, &[], "cluster.local");
+        let searches = format!("lan example.com {}", "y".repeat(250));
+        assert_eq!(
+            text,
+            format!("search {searches}\nnameserver 192.0.2.1\nnameserver 1.1.1.1\nnameserver 2.2.2.2\noptions edns0\n")
+        );
+        assert_eq!(
+            problems,
+            [
+                "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: \
+                 192.0.2.1 1.1.1.1 2.2.2.2"
+                    .to_owned(),
+                format!(
+                    "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: \
+                     {searches}"
+                ),
+            ]
+        );
+        let long: Vec<String> = (0..10).map(|n| format!("{n}{}", "z".repeat(240))).collect();
+        let spec = json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {"searches": long}});
+        let (text, problems) = resolv_conf(&pod(&spec), "", &[], "cluster.local");
+        assert_eq!((text.trim_end().strip_prefix("search ").unwrap().len(), problems.len()), (8 * 242 - 1, 1));
+    }
+
+    #[test]
     fn hosts_name_the_pod_and_its_aliases() {
         let spec = json!({"containers": [], "subdomain": "sub",
             "hostAliases": [{"ip": "127.0.0.2", "hostnames": ["foo.local", "bar.local"]}]});
@@ -164,5 +267,18 @@ mod tests {
         assert!(text.starts_with("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n"), "{text}");
         let end = "10.0.0.5\tp.sub.ns.svc.cluster.local\tp\n\n# Entries added by HostAliases.\n127.0.0.2\tfoo.local\tbar.local\n";
         assert!(text.ends_with(end), "{text}");
+        // Both families, each on a line; a name that replaces all has no domain.
+        let ips = ["10.0.0.5".parse().unwrap(), "fd00::5".parse().unwrap()];
+        let spec = json!({"containers": [], "subdomain": "sub", "hostnameOverride": "h.example"});
+        let text = hosts(&pod(&spec), "h.example", "cluster.local", &ips, None);
+        assert!(text.ends_with("fe00::2\tip6-allrouters\n10.0.0.5\th.example\nfd00::5\th.example\n"), "{text}");
+        // In the node's network the node's file stands first, and the aliases follow.
+        let spec =
+            json!({"containers": [], "hostNetwork": true, "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["a"]}]});
+        let text = hosts(&pod(&spec), "node", "cluster.local", &ips, Some("127.0.0.1 localhost\n"));
+        assert_eq!(
+            text,
+            "# Kubernetes-managed hosts file (host network).\n127.0.0.1 localhost\n\n# Entries added by HostAliases.\n1.2.3.4\ta\n"
+        );
     }
 }
