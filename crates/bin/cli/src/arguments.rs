@@ -63,6 +63,9 @@ pub struct Settings {
     /// Control plane only; needs no root
     #[arg(long)]
     pub no_node: bool,
+    /// Address families that the node and Pods show: `ipv4` (the default) or `dual`; Pods can speak both either way
+    #[arg(long, env = "MINKE_IP_FAMILY", value_parser = ["ipv4", "dual"])]
+    pub ip_family: Option<String>,
 }
 
 #[derive(Debug, Args)]

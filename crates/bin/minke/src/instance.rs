@@ -6,8 +6,10 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 
 /// The instance that owns the machine's well-known ports and paths.
@@ -23,6 +25,13 @@ pub(crate) struct Record {
     pub(crate) id: String,
     /// Which block of addresses is its own: node 10.N.0.1, Pods 10.N.64.0/18, Services 10.N.128.0/20.
     pub(crate) block: u8,
+    /// The first address of its IPv6 /48, made from the id: node …::1, Pods …:1::/64. `None`: it was set up on a host
+    /// without IPv6.
+    #[serde(default)]
+    pub(crate) ipv6_block: Option<Ipv6Addr>,
+    /// Whether the API shows IPv6, too, as a dual-stack cluster does.
+    #[serde(default)]
+    pub(crate) dual_stack: bool,
     pub(crate) api_port: u16,
     pub(crate) kubelet_port: u16,
     pub(crate) node_name: String,
@@ -40,13 +49,14 @@ pub(crate) struct Flags {
     pub(crate) kubeconfig: Option<PathBuf>,
     pub(crate) node_name: Option<String>,
     pub(crate) no_node: bool,
+    pub(crate) ip_family: Option<String>,
     pub(crate) server: Option<String>,
 }
 
 impl From<&Settings> for Flags {
     fn from(settings: &Settings) -> Self {
-        let Settings { port, kubeconfig, node_name, no_node, .. } = settings.clone();
-        Self { port, kubeconfig, node_name, no_node, server: None }
+        let Settings { port, kubeconfig, node_name, no_node, ip_family, .. } = settings.clone();
+        Self { port, kubeconfig, node_name, no_node, ip_family, server: None }
     }
 }
 
@@ -56,8 +66,20 @@ impl Record {
         Ipv4Addr::new(10, self.block, 0, 1).into()
     }
 
-    pub(crate) fn pod_cidr(&self) -> String {
-        format!("10.{}.64.0/18", self.block)
+    /// What the node uses: of IPv4, and of IPv6 where the host has it.
+    pub(crate) fn addressing(&self) -> Addressing {
+        let mut addressing = Addressing {
+            node: vec![self.node_address()],
+            pods: vec![format!("10.{}.64.0/18", self.block)],
+            own: vec![format!("10.{}.0.0/16", self.block)],
+        };
+        if let Some(block) = self.ipv6_block.filter(|_| netlink::sysctl::has_ipv6()) {
+            let part = |at: u128| Ipv6Addr::from_bits(block.to_bits() | at);
+            addressing.node.push(part(1).into());
+            addressing.pods.push(format!("{}/64", part(1 << 64)));
+            addressing.own.push(format!("{block}/48"));
+        }
+        addressing
     }
 
     pub(crate) fn service_cidr(&self) -> String {
@@ -69,11 +91,28 @@ impl Record {
     }
 }
 
+/// Addresses and ranges of a node, one of each family, IPv4 first.
+pub(crate) struct Addressing {
+    pub(crate) node: Vec<IpAddr>,
+    pub(crate) pods: Vec<String>,
+    /// All that is the instance's.
+    pub(crate) own: Vec<String>,
+}
+
+impl Addressing {
+    /// What the API shows of it.
+    pub(crate) fn shown(&self, record: &Record) -> (Vec<IpAddr>, Vec<String>) {
+        let families = if record.dual_stack { 2 } else { 1 };
+        (self.node.iter().copied().take(families).collect(), self.pods.iter().take(families).cloned().collect())
+    }
+}
+
 /// An opened data directory; the lock is held as long as this lives.
 pub(crate) struct Instance {
     pub(crate) directory: PathBuf,
     pub(crate) record: Record,
     _lock: File,
+    _block: Option<UnixListener>,
 }
 
 impl Instance {
@@ -85,18 +124,18 @@ impl Instance {
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             bail!("another minke runs on {}", directory.display());
         }
-        let record = match read(&directory)? {
+        let (record, block) = match read(&directory)? {
             Some(record) => {
                 agree(&record, flags)?;
-                record
+                (record, None)
             }
             None => {
-                let record = decide(&directory, flags)?;
+                let (record, block) = decide(&directory, flags)?;
                 write(&directory, &record)?;
-                record
+                (record, Some(block))
             }
         };
-        Ok(Self { directory, record, _lock: lock })
+        Ok(Self { directory, record, _lock: lock, _block: block })
     }
 }
 
@@ -138,6 +177,9 @@ pub(crate) fn agree(record: &Record, flags: &Flags) -> Result<()> {
     if flags.node_name.as_ref().is_some_and(|name| *name != record.node_name) {
         different.push(format!("--node-name (is {})", record.node_name));
     }
+    if flags.ip_family.as_ref().is_some_and(|family| (family == "dual") != record.dual_stack) {
+        different.push(format!("--ip-family (is {})", if record.dual_stack { "dual" } else { "ipv4" }));
+    }
     if flags.no_node && !record.no_node {
         different.push("--no-node (it has a node)".to_owned());
     }
@@ -158,23 +200,36 @@ pub(crate) fn agree(record: &Record, flags: &Flags) -> Result<()> {
     Ok(())
 }
 
-fn decide(directory: &Path, flags: &Flags) -> Result<Record> {
+fn decide(directory: &Path, flags: &Flags) -> Result<(Record, UnixListener)> {
     let is_default = directory == Path::new(DEFAULT_DIR);
     let wanted = flags.port.or(is_default.then_some(API_PORT));
     let node_name = match &flags.node_name {
         Some(name) => name.clone(),
         None => rustix::system::uname().nodename().to_string_lossy().to_lowercase(),
     };
-    Ok(Record {
-        id: uuid::Uuid::new_v4().simple().to_string()[..8].to_owned(),
-        block: free_block()?,
+    let dual_stack = flags.ip_family.as_deref() == Some("dual");
+    let has_ipv6 = netlink::sysctl::has_ipv6();
+    ensure!(has_ipv6 || !dual_stack, "IPv6 is disabled on this host; enable it, or leave --ip-family dual out");
+    let id = uuid::Uuid::new_v4().as_fields().0;
+    let (block, held) = free_block()?;
+    let record = Record {
+        id: format!("{id:08x}"),
+        block,
+        ipv6_block: has_ipv6.then(|| ipv6_block(id)),
+        dual_stack,
         api_port: if flags.server.is_some() { 0 } else { free_port(wanted, "--port")? },
         kubelet_port: free_port(is_default.then_some(KUBELET_PORT), "the kubelet's port")?,
         node_name,
         no_node: flags.no_node,
         kubeconfig: flags.kubeconfig.clone(),
         server: flags.server.clone(),
-    })
+    };
+    Ok((record, held))
+}
+
+/// A unique local range (RFC 4193) of the instance's own: fd6d, then its id.
+fn ipv6_block(id: u32) -> Ipv6Addr {
+    Ipv6Addr::from_bits(0xfd6d << 112 | u128::from(id) << 80)
 }
 
 /// The wanted port, which must be free, or any free one.
@@ -184,10 +239,11 @@ fn free_port(wanted: Option<u16>, what: &str) -> Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
-/// A block 10.N/16 that no route of this machine touches.
-fn free_block() -> Result<u8> {
-    let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
+/// A block 10.N/16 that no route of this machine touches. The socket keeps it from others that start now: a name in this
+/// network namespace that goes with the process.
+fn free_block() -> Result<(u8, UnixListener)> {
     let taken = |block: u8| {
+        let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
         routes.lines().skip(1).any(|line| {
             let mut words = line.split_whitespace().skip(1);
             let hex =
@@ -198,7 +254,13 @@ fn free_block() -> Result<u8> {
             mask != 0 && (destination ^ own) & mask & 0xffff_0000 == 0
         })
     };
-    (96..=250).chain(1..96).find(|block| !taken(*block)).context("no free block of addresses in 10.0.0.0/8")
+    let hold = |block: u8| {
+        let name = SocketAddr::from_abstract_name(format!("minke-block-{block}")).ok()?;
+        // Looked at under the name: whoever had it before has made its routes.
+        let held = UnixListener::bind_addr(&name).ok()?;
+        (!taken(block)).then_some((block, held))
+    };
+    (96..=250).chain(1..96).find_map(hold).context("no free block of addresses in 10.0.0.0/8")
 }
 
 #[cfg(test)]
@@ -228,6 +290,25 @@ mod tests {
         assert_eq!(open(directory.path(), &[]).unwrap().record, record);
         let other = open(directory.path(), &["--node-name", "m"]).err().unwrap();
         assert!(other.to_string().contains("--node-name (is n)"), "{other}");
+    }
+
+    #[test]
+    fn ipv6_addresses_come_from_the_id() {
+        let directory = tempfile::tempdir().unwrap();
+        let instance = open(directory.path(), &["--node-name", "n"]).unwrap();
+        let record = Record {
+            id: "0a1b2c3d".into(),
+            block: 97,
+            ipv6_block: Some(ipv6_block(0x0a1b_2c3d)),
+            dual_stack: false,
+            ..instance.record.clone()
+        };
+        assert_eq!(record.ipv6_block, Some("fd6d:a1b:2c3d::".parse().unwrap()));
+        let (ipv4, both) = (["10.97.64.0/18"].as_slice(), ["10.97.64.0/18", "fd6d:a1b:2c3d:1::/64"].as_slice());
+        let addressing = record.addressing();
+        assert_eq!(addressing.pods, if netlink::sysctl::has_ipv6() { both } else { ipv4 });
+        assert_eq!(addressing.shown(&record).1, ipv4);
+        assert_eq!(addressing.shown(&Record { dual_stack: true, ..record }).1, addressing.pods);
     }
 
     #[test]

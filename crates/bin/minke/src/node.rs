@@ -49,15 +49,18 @@ pub(crate) async fn start(
     parts: &mut JoinSet<Result<()>>,
 ) -> Result<Running> {
     let (directory, record) = (&instance.directory, &instance.record);
-    let address = record.node_address();
+    let addressing = record.addressing();
+    let (addresses, pod_cidrs) = addressing.shown(record);
     let options =
         images::Options { registries_dir: Some(directory.join("registries.d")), ..images::Options::default() };
     let images = Images::open(&directory.join("images"), options)?;
     let network = node::network::Network::open(node::network::Options {
         instance: record.id.clone(),
         directory: directory.join("network"),
-        node_address: address,
-        pod_cidrs: vec![record.pod_cidr()],
+        node_addresses: addressing.node,
+        pod_cidrs: addressing.pods,
+        own_cidrs: addressing.own,
+        dual_stack: record.dual_stack,
     })
     .await?;
     let runtime = Embedded::open(runtime::embedded::Options {
@@ -74,13 +77,13 @@ pub(crate) async fn start(
     let config = node::config::Config {
         name: record.node_name.clone(),
         data_dir: directory.clone(),
-        addresses: vec![address],
         kubelet_port: record.kubelet_port,
         tls: Arc::new(tls),
+        addresses,
         cluster_dns: Vec::new(),
         cluster_domain: "cluster.local".to_owned(),
         max_pods: MAX_PODS,
-        pod_cidrs: vec![record.pod_cidr()],
+        pod_cidrs,
         version: format!("v1.37.1+minke-{}", env!("CARGO_PKG_VERSION")),
     };
     let node = Arc::new(Node::build(config, Client::new(transport), runtime.clone()));

@@ -18,8 +18,14 @@ pub(crate) async fn run(arguments: &Run) -> Result<ExitCode> {
     let objects = cli::manifests::read(&arguments.filename)?;
     let directory = std::env::temp_dir().join(format!("minke-run-{}", uuid::Uuid::new_v4().simple()));
     let instance = Instance { data_dir: directory.clone() };
-    let settings =
-        Settings { instance: instance.clone(), port: None, kubeconfig: None, node_name: None, no_node: false };
+    let settings = Settings {
+        instance: instance.clone(),
+        port: None,
+        kubeconfig: None,
+        node_name: None,
+        no_node: false,
+        ip_family: None,
+    };
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let started = tokio::task::spawn_blocking(move || up::start(&settings)).await?;
     let work = async {

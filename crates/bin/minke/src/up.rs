@@ -47,6 +47,7 @@ pub(crate) fn start(settings: &Settings) -> Result<()> {
     for (flag, value) in [
         ("--port", settings.port.map(|port| port.to_string())),
         ("--node-name", settings.node_name.clone()),
+        ("--ip-family", settings.ip_family.clone()),
         ("--kubeconfig", settings.kubeconfig.as_ref().map(|path| path.display().to_string())),
     ] {
         if let Some(value) = value {

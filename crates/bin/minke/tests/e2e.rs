@@ -11,6 +11,8 @@ mod agent;
 mod cluster;
 #[path = "e2e/commands.rs"]
 mod commands;
+#[path = "e2e/network.rs"]
+mod network;
 #[path = "e2e/pods.rs"]
 mod pods;
 #[path = "e2e/port_forward.rs"]

@@ -12,10 +12,11 @@
 
 use crate::cidr::Cidr;
 use crate::nft::{
-    Base, Chain, Datum, Elements, Family, Field, Hook, Kind, Rule, Set, Statement, Table, Type, Value, Values, Verdict,
+    Base, Chain, Change, Datum, Elements, Family, Field, Hook, Kind, Rule, Set, Statement, Table, Type, Value, Values,
+    Verdict,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// What a table is made of; one address and one range of each family the instance uses.
@@ -28,6 +29,8 @@ pub struct Facts {
     pub pods: Vec<Cidr>,
     /// All that is the instance's: traffic to it keeps its source.
     pub own: Vec<Cidr>,
+    /// How the names of all Pods' links on this host begin, of other instances' too: traffic to a Pod keeps its source.
+    pub pod_links: String,
 }
 
 /// One port of a container that the host answers on.
@@ -166,8 +169,8 @@ fn leaving_rules(facts: &Facts, family: Family) -> Vec<Rule> {
     let kept = facts.own.iter().filter(own).copied().chain(multicast);
     let kept: Vec<_> = kept.map(|range| Statement::NotWithin(Field::Destination, range)).collect();
     for pods in facts.pods.iter().filter(own) {
-        let from = [Statement::Within(Field::Source, *pods)].into_iter();
-        rules.push(rule(family, from.chain(kept.clone()).chain([Statement::Masquerade]).collect()));
+        let from = [Statement::Within(Field::Source, *pods), Statement::NotLeavingBy(facts.pod_links.clone())];
+        rules.push(rule(family, from.into_iter().chain(kept.clone()).chain([Statement::Masquerade]).collect()));
     }
     rules
 }
@@ -221,6 +224,17 @@ pub fn listeners<'a>(claims: impl IntoIterator<Item = &'a Claim>) -> BTreeMap<So
         }
     }
     listeners
+}
+
+/// The UDP ports of the host that lead elsewhere after the change: what is tracked of them is stale.
+pub fn udp_ports(change: &Change) -> BTreeSet<u16> {
+    let keys =
+        [&change.removed, &change.added].into_iter().flat_map(|elements| elements.values()).flat_map(BTreeMap::keys);
+    let udp = keys.filter_map(|key| match key.as_slice() {
+        [.., Datum::Protocol(protocol), Datum::Port(port)] if *protocol == number(Protocol::Udp) => Some(*port),
+        _ => None,
+    });
+    udp.collect()
 }
 
 /// As upstream's `portmap`: an address, even the unspecified one, binds a port to its family.

@@ -88,6 +88,8 @@ pub enum Family {
 pub enum Statement {
     Within(Field, Cidr),
     NotWithin(Field, Cidr),
+    /// The link that it leaves by has a name that does not begin so.
+    NotLeavingBy(String),
     /// The destination is an address of this host.
     ToThisHost,
     /// The connection's destination was rewritten.

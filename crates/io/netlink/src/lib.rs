@@ -1,4 +1,4 @@
-//! Links, addresses and routes over netlink sockets: one link per instance, a point-to-point veth per Pod, no bridge:
+//! Links, addresses, routes and nftables over netlink sockets: one link per instance, a point-to-point veth per Pod, no bridge:
 //! every packet is routed. Everything here blocks, but never for long; a veth's deletion, which does take long, goes to
 //! a [`Remover`].
 //!
@@ -13,6 +13,7 @@
 //! Both ends know each other's hardware address from the start: nothing is ever asked on the wire. Every link carries
 //! its instance's id at the beginning of its alias.
 
+mod conntrack;
 mod instance;
 mod message;
 pub mod nftables;
@@ -22,6 +23,7 @@ mod remover;
 mod socket;
 pub mod sysctl;
 
+pub use conntrack::forget_udp;
 pub use instance::{InstanceLink, Link, all_links, ensure_instance_link, links, purge, remove_named};
 pub use pod::{PodLink, attach, detach};
 pub use ranges::taken_ranges;

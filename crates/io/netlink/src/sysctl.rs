@@ -25,6 +25,11 @@ pub fn forwarding(ipv6: bool) -> Vec<(String, String)> {
     wanted
 }
 
+/// Whether new links of this network namespace can have IPv6 addresses.
+pub fn has_ipv6() -> bool {
+    ["all", "default"].iter().all(|which| get(&format!("net/ipv6/conf/{which}/disable_ipv6")).as_deref() == Some("0"))
+}
+
 /// Of `wanted`, what is otherwise now, with its value now: to be recorded before [`set`], and given back to it to undo.
 pub fn differing(wanted: &[(String, String)]) -> BTreeMap<String, String> {
     let old = |(key, value): &(String, String)| Some((key.clone(), get(key).filter(|now| now != value)?));

@@ -89,7 +89,8 @@ pub(crate) fn sandbox(data_dir: &Path, pod: &Pod, attempt: u32) -> SandboxConfig
         _ => NamespaceMode::Container,
     };
     let sysctls = spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten());
-    let ports = spec.init_containers.iter().flatten().chain(&spec.containers).flat_map(|c| c.ports.iter().flatten());
+    // Host ports of init containers, sidecars among them, are not mapped (upstream `generatePodSandboxConfig`).
+    let ports = spec.containers.iter().flat_map(|c| c.ports.iter().flatten());
     SandboxConfig {
         name: meta.name.clone().unwrap_or_default(),
         namespace: meta.namespace.clone().unwrap_or_default(),
@@ -121,12 +122,9 @@ fn port_mapping(port: &k8s_openapi::api::core::v1::ContainerPort) -> Option<Port
 /// The Pod's host name: its name unless set, cut to what the kernel takes (upstream `GeneratePodHostNameAndDomain`).
 pub(crate) fn hostname(pod: &Pod) -> String {
     let spec = pod.spec.as_ref();
-    let name = spec.and_then(|spec| spec.hostname.clone()).filter(|name| !name.is_empty());
-    let mut name = name.or_else(|| pod.metadata.name.clone()).unwrap_or_default();
-    if let Some(name) = spec.and_then(|spec| spec.hostname_override.clone()).filter(|name| !name.is_empty()) {
-        return name;
-    }
-    name.truncate(63);
+    let set = spec.and_then(|spec| spec.hostname_override.clone().or_else(|| spec.hostname.clone()));
+    let name = set.filter(|name| !name.is_empty()).or_else(|| pod.metadata.name.clone()).unwrap_or_default();
+    let name: String = name.chars().take(63).collect();
     name.trim_end_matches(['-', '.']).to_owned()
 }
 

@@ -69,7 +69,12 @@ async fn register(shared: &Shared, facts: &Facts) -> Result<String, CallError> {
 async fn write_status(shared: &Shared, facts: &Facts) -> Result<String, CallError> {
     let node = shared.client.get::<Node>("", &facts.name).await?;
     let old = serde_json::to_value(&node.status).unwrap_or_default();
-    let patch = json!({"status": node::status(facts, &old, Timestamp::now())});
+    let mut status = node::status(facts, &old, Timestamp::now());
+    if let Some(addresses) = status["addresses"].as_array_mut() {
+        // Their merge key is the type, which two families share (upstream `fixupPatchForNodeStatusAddresses`).
+        addresses.push(json!({"$patch": "replace"}));
+    }
+    let patch = json!({"status": status});
     shared.client.patch::<Node>("", &facts.name, "status", &patch).await?;
     Ok(node.metadata.uid.clone().unwrap_or_default())
 }

@@ -27,8 +27,9 @@ pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-fn up(directory: &Path) {
-    succeed(Command::new(MINKE).args(["up", "--node-name", "node-1", "--data-dir"]).arg(directory));
+fn up(directory: &Path, flags: &[&str]) {
+    let mut command = Command::new(MINKE);
+    succeed(command.args(["up", "--node-name", "node-1"]).args(flags).arg("--data-dir").arg(directory));
 }
 
 pub(crate) struct Cluster {
@@ -40,8 +41,13 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Boots, with the images of busybox and nginx.
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Boots with more flags.
+    pub(crate) fn start_with(flags: &[&str]) -> Self {
         let directory = tempfile::Builder::new().prefix("minke-test-").tempdir().unwrap();
-        up(directory.path());
+        up(directory.path(), flags);
         let cluster = Self::adopt(directory);
         for name in ["busybox", "nginx"] {
             cluster.minke(&["image", "import", image(name).to_str().unwrap()]);
@@ -56,10 +62,10 @@ impl Cluster {
     }
 
     pub(crate) fn up(&self) {
-        up(self.directory.path());
+        up(self.directory.path(), &[]);
     }
 
-    fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         self.record["id"].as_str().unwrap()
     }
 
@@ -138,6 +144,8 @@ impl Cluster {
                 left.push(format!("link {}", entry.file_name().display()));
             }
         }
+        let tables = succeed(Command::new("nft").args(["list", "tables"]));
+        left.extend(tables.lines().filter(|line| line.contains(self.id())).map(str::to_owned));
         for root in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path()) {
             left.extend(entries_with(&root, self.id()).map(|path| format!("cgroup {}", path.display())));
         }

@@ -7,7 +7,12 @@ use std::net::TcpStream;
 pub(crate) const WRITER_AND_NGINX: &str = include_str!("../../../../dev/xtask/demo.yaml");
 
 pub(crate) fn page(address: &str) -> String {
-    let mut stream = TcpStream::connect((address, 80)).unwrap();
+    page_at(&format!("{address}:80"))
+}
+
+/// The address with its port.
+pub(crate) fn page_at(address: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
@@ -15,7 +20,7 @@ pub(crate) fn page(address: &str) -> String {
 }
 
 /// SIGKILL; returns when the process is gone.
-fn kill_and_wait(pid: i32) {
+pub(crate) fn kill_and_wait(pid: i32) {
     use rustix::event::{PollFd, PollFlags, poll};
     use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
     let process = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();

@@ -95,6 +95,7 @@ fn a_table_knows_the_families_of_its_node() {
         node: node.iter().map(|node| ip(node)).collect(),
         pods: pods.iter().map(|range| range.parse().unwrap()).collect(),
         own: own.iter().map(|range| range.parse().unwrap()).collect(),
+        pod_links: "mk".into(),
     };
     let single = table(&facts(&["10.97.0.1"], &["10.97.0.0/16"], &["10.97.64.0/18"]));
     assert_eq!(single.name, "minke-0a1b2c3d");

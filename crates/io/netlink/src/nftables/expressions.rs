@@ -16,6 +16,7 @@ const EQUAL: u32 = 0;
 const NOT_EQUAL: u32 = 1;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
+const META_OIFNAME: u32 = 7;
 const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
 const CT_STATUS: u32 = 2;
@@ -42,6 +43,7 @@ fn put_statement(m: Message, table: &Table, family: Option<Family>, statement: &
     match statement {
         Statement::Within(field, range) => within(m, family, *field, range, EQUAL),
         Statement::NotWithin(field, range) => within(m, family, *field, range, NOT_EQUAL),
+        Statement::NotLeavingBy(prefix) => compare(meta(m, META_OIFNAME, FIRST_REGISTER), NOT_EQUAL, prefix.as_bytes()),
         Statement::ToThisHost => {
             let m = expression(m, "fib", |m| {
                 m.be32(1, FIRST_REGISTER).be32(2, FIB_ADDRESS_TYPE).be32(3, FIB_OF_DESTINATION)

@@ -15,6 +15,7 @@ fn facts() -> Facts {
         node: vec![ip("10.97.0.1"), ip("fd6d::1")],
         pods: vec!["10.97.64.0/18".parse().unwrap(), "fd6d:0:0:1::/64".parse().unwrap()],
         own: vec!["10.97.0.0/16".parse().unwrap(), "fd6d::/48".parse().unwrap()],
+        pod_links: "mk".into(),
     }
 }
 
@@ -23,7 +24,7 @@ fn claim(host_ip: Option<&str>, host_port: u16, protocol: Protocol) -> Claim {
     Claim { pod: vec![ip("10.97.64.2"), ip("fd6d:0:0:1::2")], ports: vec![port] }
 }
 
-const LISTED: &str = r"table inet minke-test {
+const LISTED: &str = r#"table inet minke-test {
 	flags owner
 
 	map addressed4 {
@@ -92,12 +93,12 @@ const LISTED: &str = r"table inet minke-test {
 	chain postrouting {
 		type nat hook postrouting priority srcnat; policy accept;
 		ct status dnat ip saddr . ip daddr @hairpin4 snat ip to 10.97.0.1
-		ip saddr 10.97.64.0/18 ip daddr != 10.97.0.0/16 ip daddr != 224.0.0.0/4 masquerade fully-random
+		ip saddr 10.97.64.0/18 oifname != "mk*" ip daddr != 10.97.0.0/16 ip daddr != 224.0.0.0/4 masquerade fully-random
 		ct status dnat ip6 saddr . ip6 daddr @hairpin6 snat ip6 to fd6d::1
-		ip6 saddr fd6d:0:0:1::/64 ip6 daddr != fd6d::/48 ip6 daddr != ff00::/8 masquerade fully-random
+		ip6 saddr fd6d:0:0:1::/64 oifname != "mk*" ip6 daddr != fd6d::/48 ip6 daddr != ff00::/8 masquerade fully-random
 	}
 }
-";
+"#;
 
 #[test]
 fn the_table_is_listed_as_planned() {

@@ -1,7 +1,8 @@
-//! Who has which address, on disk.
+//! Who has which address and claims which host ports, on disk.
 
 use super::NetworkError;
 use network::cidr::Cidr;
+use network::host_ports::Claim;
 use network::pool::Pool;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -13,6 +14,9 @@ const FILE: &str = "network.json";
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) pools: Vec<Pool>,
+    /// The first that came is the first here.
+    #[serde(default)]
+    claims: Vec<(String, Claim)>,
 }
 
 impl Record {
@@ -61,10 +65,30 @@ impl Record {
         Ok(self.pools.iter_mut().map(|pool| pool.allocate(owner)).collect::<Result<_, _>>()?)
     }
 
-    /// Whether it had any.
+    /// Whether it had any address.
     pub(super) fn release(&mut self, owner: &str) -> bool {
+        self.unclaim(owner);
         let released: Vec<_> = self.pools.iter_mut().filter_map(|pool| pool.release(owner)).collect();
         !released.is_empty()
+    }
+
+    /// Replaces what it claimed.
+    pub(super) fn claim(&mut self, owner: &str, claim: Claim) {
+        self.unclaim(owner);
+        if !claim.ports.is_empty() {
+            self.claims.push((owner.to_owned(), claim));
+        }
+    }
+
+    /// Whether it had claimed any port.
+    pub(super) fn unclaim(&mut self, owner: &str) -> bool {
+        let before = self.claims.len();
+        self.claims.retain(|(name, _)| name != owner);
+        self.claims.len() < before
+    }
+
+    pub(super) fn claims(&self) -> impl Iterator<Item = &Claim> {
+        self.claims.iter().map(|(_, claim)| claim)
     }
 
     pub(super) fn addresses(&self, owner: &str) -> Vec<IpAddr> {
