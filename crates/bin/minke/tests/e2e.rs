@@ -1,5 +1,5 @@
 //! minke as its user sees it: the real binary, the real kernel, the real kubectl. Needs root; `cargo xtask test` sets what
-//! it needs (`MINKE_TEST_KUBECTL`, `MINKE_TEST_IMAGES`). Each test has an instance of its own and proves at its end that
+//! it needs (`MINKE_TEST_KUBECTL`, `MINKE_TEST_IMAGES`, `MINKE_GOLDEN`). Each test has an instance of its own and proves at its end that
 //! nothing of it is left.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
@@ -7,6 +7,8 @@
 mod access;
 #[path = "e2e/agent.rs"]
 mod agent;
+#[path = "e2e/behaviour.rs"]
+mod behaviour;
 #[path = "e2e/cluster.rs"]
 mod cluster;
 #[path = "e2e/commands.rs"]

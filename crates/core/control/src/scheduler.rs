@@ -3,6 +3,7 @@
 //! A Pod goes through the pre-filters (what no node can change), then the filters per node (the first that refuses a node is
 //! heard, as upstream), then preemption, or the scores of the nodes that are left.
 
+pub mod admission;
 pub mod controller;
 mod inter_pod_affinity;
 mod message;

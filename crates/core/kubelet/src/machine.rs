@@ -34,6 +34,7 @@ use crate::phase::Phase;
 use crate::pod::{Action, ContainerName, Input, Now, PodEvent, Step};
 use crate::status::{SandboxIs, View, status};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -161,7 +162,8 @@ impl Turned {
         self.actions.push(action);
     }
 
-    fn event(&mut self, field_path: String, warning: bool, reason: &'static str, message: String) {
+    fn event(&mut self, field_path: String, warning: bool, reason: impl Into<Cow<'static, str>>, message: String) {
+        let reason = reason.into();
         self.act(Action::Event(PodEvent { warning, reason, message, field_path }));
     }
 }

@@ -2,7 +2,7 @@
 //! `pkg/kubelet/nodestatus/setters.go`, KEP-589).
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::net::IpAddr;
 
 /// How often the Lease is renewed (upstream: a quarter of 40 s), and how long it counts.
@@ -70,10 +70,13 @@ pub fn status(facts: &Facts, old: &Value, now: Timestamp) -> Value {
         json!({"type": of, "status": status, "reason": reason, "message": message,
             "lastHeartbeatTime": time(now), "lastTransitionTime": since})
     };
+    // Extended resources are advertised by others; like everything here they are allocatable as far as there are any.
+    let mut capacity = old["capacity"].as_object().cloned().unwrap_or_default();
+    capacity.extend(resources(facts));
     json!({
         "addresses": addresses,
-        "capacity": resources(facts),
-        "allocatable": resources(facts),
+        "capacity": capacity,
+        "allocatable": capacity,
         "conditions": [
             condition("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
             condition("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
@@ -96,16 +99,23 @@ pub fn status(facts: &Facts, old: &Value, now: Timestamp) -> Value {
     })
 }
 
-/// Capacity, which is also allocatable: nothing is reserved.
-pub fn resources(facts: &Facts) -> Value {
-    json!({
-        "cpu": facts.cpus.to_string(),
-        "memory": format!("{}Ki", facts.memory_bytes / 1024),
-        "ephemeral-storage": format!("{}Ki", facts.ephemeral_storage_bytes / 1024),
-        "pods": facts.max_pods.to_string(),
-        "hugepages-1Gi": "0",
-        "hugepages-2Mi": "0",
-    })
+/// The machine's own capacity, which is also allocatable: nothing is reserved.
+pub fn resources(facts: &Facts) -> Map<String, Value> {
+    let amounts = [
+        ("cpu", facts.cpus.to_string()),
+        ("memory", format!("{}Ki", facts.memory_bytes / 1024)),
+        ("ephemeral-storage", format!("{}Ki", facts.ephemeral_storage_bytes / 1024)),
+        ("pods", facts.max_pods.to_string()),
+        ("hugepages-1Gi", "0".to_owned()),
+        ("hugepages-2Mi", "0".to_owned()),
+    ];
+    amounts.into_iter().map(|(name, amount)| (name.to_owned(), amount.into())).collect()
+}
+
+/// Whether the Node's amounts are not what the kubelet would write: somebody has changed its capacity.
+pub fn is_outdated(facts: &Facts, old: &Value, now: Timestamp) -> bool {
+    let wanted = status(facts, old, now);
+    ["capacity", "allocatable"].iter().any(|amounts| wanted[*amounts] != old[*amounts])
 }
 
 /// The node's heartbeat in `kube-node-lease`.
@@ -146,6 +156,19 @@ mod tests {
         let ready = &second["conditions"][3];
         assert_eq!(ready["lastTransitionTime"], "2026-01-01T00:00:00Z");
         assert_eq!(ready["lastHeartbeatTime"], "2026-01-01T00:05:00Z");
+    }
+
+    #[test]
+    fn extended_resources_become_allocatable() {
+        let facts = Facts { cpus: 2, ..Facts::default() };
+        let now = Timestamp::UNIX_EPOCH;
+        let mut old = status(&facts, &Value::Null, now);
+        assert!(!is_outdated(&facts, &old, now));
+        old["capacity"]["example.com/gpu"] = json!("3");
+        assert!(is_outdated(&facts, &old, now));
+        let new = status(&facts, &old, now);
+        assert_eq!((&new["allocatable"]["example.com/gpu"], &new["allocatable"]["cpu"]), (&json!("3"), &json!("2")));
+        assert!(!is_outdated(&facts, &new, now));
     }
 
     #[test]

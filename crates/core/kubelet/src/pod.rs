@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerUser, Pod, PodStatus};
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,7 +76,7 @@ pub enum Input {
     /// The node does not take the Pod (upstream's admission: `OutOfcpu`, `NodeAffinity`, `SysctlForbidden`, …) or evicts it.
     /// The Pod fails with this reason and message; what already runs is stopped.
     Rejected {
-        reason: &'static str,
+        reason: String,
         message: String,
     },
     VolumesReady,
@@ -183,7 +184,7 @@ pub enum HookKind {
 pub struct PodEvent {
     /// `Normal` or `Warning`.
     pub warning: bool,
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     pub message: String,
     /// `spec.containers{name}`; empty for the Pod itself.
     pub field_path: String,
@@ -245,7 +246,8 @@ pub enum Action {
     },
     /// → `VolumesGone`. Comes after `PrepareVolumes` was answered or not; a preparation under way is given up.
     TearDownVolumes,
-    /// Write the status if it differs from the last written; a newer one replaces one not yet sent. → `StatusWritten`
+    /// Write the status, after those asked for before; one may be left out if the next shows all that it shows
+    /// ([`crate::status::shows_all_of`]). → `StatusWritten`
     WriteStatus(Box<PodStatus>),
     /// Everything is gone from the node: delete the object (grace 0, precondition UID), after the status writes asked for
     /// before. Answered by `Removed` once it is gone (finalizers may hold it).

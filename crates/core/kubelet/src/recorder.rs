@@ -67,7 +67,7 @@ impl Recorder {
             resource_version: metadata.resource_version.clone(),
             field_path: Some(event.field_path.clone()).filter(|path| !path.is_empty()),
         };
-        self.record(about, event.warning, event.reason, &event.message, now)
+        self.record(about, event.warning, &event.reason, &event.message, now)
     }
 
     /// The write that tells of an event of any object.
@@ -240,7 +240,12 @@ mod tests {
             self.now = Timestamp::from_second(self.now.as_second() + after_s).unwrap();
             let mut object = Pod::default();
             object.metadata.name = Some(pod.to_owned());
-            let event = PodEvent { warning: true, reason, message: message.to_owned(), field_path: String::new() };
+            let event = PodEvent {
+                warning: true,
+                reason: reason.into(),
+                message: message.to_owned(),
+                field_path: String::new(),
+            };
             let Some(write) = self.recorder.pod(&object, &event, self.now) else { return "-".to_owned() };
             let body: serde_json::Value = serde_json::from_slice(&write.body).unwrap();
             let message = body["message"].as_str().unwrap();
@@ -292,7 +297,7 @@ mod tests {
         let pod = Pod::default();
         let event = PodEvent {
             warning: false,
-            reason: "Pulled",
+            reason: "Pulled".into(),
             message: "m".to_owned(),
             field_path: "spec.containers{c}".to_owned(),
         };

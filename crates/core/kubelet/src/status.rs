@@ -98,6 +98,34 @@ pub fn status(view: View<'_>) -> PodStatus {
     status
 }
 
+/// Whether `later` leaves nothing out that `earlier` shows, so that nobody misses `earlier`: what runs, ended or waits for a
+/// reason of its own is the same, nothing that was ready or true is no more. That a container merely starts is nothing to show.
+pub fn shows_all_of(later: &PodStatus, earlier: &PodStatus) -> bool {
+    let lists = |status: &PodStatus| -> Vec<ContainerStatus> {
+        let lists = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
+        lists.into_iter().flatten().flatten().cloned().collect()
+    };
+    let now = lists(later);
+    let kept = |old: &ContainerStatus| {
+        let Some(new) = now.iter().find(|new| new.name == old.name) else { return false };
+        let state = old.state.as_ref().is_none_or(is_mere_start) || old.state == new.state;
+        let last =
+            old.last_state.as_ref().is_none_or(|last| last.terminated.is_none()) || old.last_state == new.last_state;
+        state && last && old.ready <= new.ready && (old.started != Some(true) || new.started == Some(true))
+    };
+    let is_true = |status: &PodStatus, kind: &str| {
+        status.conditions.iter().flatten().any(|condition| condition.type_ == kind && condition.status == "True")
+    };
+    let mut conditions = earlier.conditions.iter().flatten().filter(|condition| condition.status == "True");
+    let phase = earlier.phase == later.phase || earlier.phase.as_deref() == Some(Phase::Pending.name());
+    phase && lists(earlier).iter().all(kept) && conditions.all(|condition| is_true(later, &condition.type_))
+}
+
+fn is_mere_start(state: &ApiState) -> bool {
+    let reason = state.waiting.as_ref().and_then(|waiting| waiting.reason.as_deref());
+    matches!(reason, Some("ContainerCreating" | "PodInitializing"))
+}
+
 /// The status of a Pod that the node does not take at all.
 pub fn rejected(view: View<'_>) -> PodStatus {
     let (reason, message) = view.failed.unwrap_or_default();
@@ -269,5 +297,54 @@ fn mount(mount: &VolumeMount) -> VolumeMountStatus {
         read_only: read_only.then_some(true),
         recursive_read_only: read_only.then(|| if recursive { "Enabled" } else { "Disabled" }.to_owned()),
         volume_status: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn only_what_the_next_status_shows_too_is_left_out() {
+        let status = |phase: &str, state: &Value, last: &Value, ready: bool| -> PodStatus {
+            let flag = if ready { "True" } else { "False" };
+            let container = json!({"name": "c", "image": "i", "imageID": "", "restartCount": 0, "ready": ready,
+                "started": state.get("running").is_some(), "state": state, "lastState": last});
+            let conditions = json!([{"type": "Ready", "status": flag}]);
+            serde_json::from_value(json!({"phase": phase, "containerStatuses": [container], "conditions": conditions}))
+                .unwrap()
+        };
+        let none = json!({});
+        let waits = |reason: &str| json!({"waiting": {"reason": reason}});
+        let runs = |at: &str| json!({"running": {"startedAt": at}});
+        let ended = |code: i32| json!({"terminated": {"exitCode": code}});
+        let (first, second) = ("2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z");
+        let creating = status("Pending", &waits("ContainerCreating"), &none, false);
+        let running = status("Running", &runs(first), &none, true);
+        let not_ready = status("Running", &runs(first), &none, false);
+        let over = status("Running", &ended(1), &none, false);
+        let crashed = status("Running", &waits("CrashLoopBackOff"), &ended(1), false);
+        let creating_again = status("Running", &waits("ContainerCreating"), &ended(1), false);
+        let again = status("Running", &runs(second), &ended(1), true);
+        let succeeded = status("Succeeded", &ended(0), &none, false);
+        let cases = [
+            (&creating, &running, true),
+            (&creating, &over, true),
+            (&running, &running, true),
+            (&not_ready, &running, true),
+            (&running, &not_ready, false),
+            (&running, &over, false),
+            (&over, &crashed, false),
+            (&over, &again, false),
+            (&crashed, &again, false),
+            (&creating_again, &again, true),
+            (&again, &running, false),
+            (&running, &succeeded, false),
+        ];
+        for (number, (earlier, later, expected)) in cases.into_iter().enumerate() {
+            assert_eq!(shows_all_of(later, earlier), expected, "case {number}");
+        }
     }
 }

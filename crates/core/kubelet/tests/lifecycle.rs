@@ -935,7 +935,7 @@ fn a_rejected_pod_fails_at_once() {
     let mut script = Script::new(json!({"containers": [{"name": "c"}]}));
     script.events = true;
     script.spec();
-    script.feed(Input::Rejected { reason: "OutOfcpu", message: "Node didn't have enough resource: cpu".into() });
+    script.feed(Input::Rejected { reason: "OutOfcpu".into(), message: "Node didn't have enough resource: cpu".into() });
     script.feed(Input::VolumesGone);
     let status = serde_json::to_string(&script.status).unwrap();
     script.note(&status);

@@ -16,7 +16,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("client", &["api"]),
     ("netlink", &["network"]),
     ("runtime", &["shim", "images"]),
-    ("node", &["kubelet", "network", "runtime", "netlink", "client", "api", "schema"]),
+    ("node", &["control", "kubelet", "network", "runtime", "netlink", "client", "api", "schema"]),
     ("cli", &["client", "explain", "api"]),
     (
         "minke",

@@ -146,7 +146,7 @@ impl Effects {
             (_, imported) => {
                 let event = PodEvent {
                     warning: false,
-                    reason: "Pulling",
+                    reason: "Pulling".into(),
                     message: format!("Pulling image \"{image}\""),
                     field_path: container::field_path(pod, &name.0),
                 };
@@ -320,7 +320,7 @@ fn time(ns: i64) -> Timestamp {
 /// An image imported by hand is used although the policy asks for the registry's, which cannot be reached at all.
 fn stands_in(image: &str, why: &str, field_path: String) -> PodEvent {
     let message = format!("No registry of image \"{image}\" can be reached, so the image on this node is used: {why}");
-    PodEvent { warning: true, reason: "ImportedImageUsed", message, field_path }
+    PodEvent { warning: true, reason: "ImportedImageUsed".into(), message, field_path }
 }
 
 fn container_user(user: ProcessUser) -> ContainerUser {

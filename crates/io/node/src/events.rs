@@ -46,7 +46,7 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Result<(), NodeError> {
             result = transport.write(again).await;
         }
         if let Err(error) = result {
-            tracing::debug!(reason = event.reason, %error, "event not written");
+            tracing::debug!(reason = %event.reason, %error, "event not written");
         }
     }
     Ok(())

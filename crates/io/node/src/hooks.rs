@@ -86,7 +86,7 @@ async fn http(shared: &Shared, pod: &Arc<Pod>, container: &Container, action: &H
         return Err(words);
     }
     let message = format!("request to HTTPS lifecycle hook {authority} got HTTP response, retry with HTTP succeeded");
-    let event = PodEvent { warning: true, reason: "LifecycleHTTPFallback", message, field_path: String::new() };
+    let event = PodEvent { warning: true, reason: "LifecycleHTTPFallback".into(), message, field_path: String::new() };
     shared.events.pod(pod, &event);
     Ok(())
 }

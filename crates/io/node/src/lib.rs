@@ -56,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     /// Set off when the node has told the API that it is Ready.
     pub(crate) ready: Notify,
+    /// Set off when the Node object is another one.
+    pub(crate) node_changed: Notify,
 }
 
 /// A node, wired but not running.
@@ -79,6 +81,7 @@ impl Node {
             watches: live::Watches::default(),
             tasks: TaskTracker::new(),
             ready: Notify::new(),
+            node_changed: Notify::new(),
         };
         Self { shared: Arc::new(shared) }
     }

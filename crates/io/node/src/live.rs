@@ -192,7 +192,7 @@ impl Keeper {
         for problem in &problems {
             let event = PodEvent {
                 warning: true,
-                reason: problem.reason,
+                reason: problem.reason.into(),
                 message: problem.message.clone(),
                 field_path: String::new(),
             };

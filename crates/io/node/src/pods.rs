@@ -2,10 +2,12 @@
 
 use crate::worker::Worker;
 use crate::{NodeError, Shared};
-use client::informer::{Change, Informer};
+use client::informer::{Cache, Change, Informer};
 use client::transport::ListQuery;
 use client::typed::target;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use control::scheduler::NodeInfo;
+use control::scheduler::admission::{self, Refusal};
+use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
 use kubelet::pod::Input;
 use runtime::types::{RuntimeEvent, SandboxStatus};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,12 +22,20 @@ pub(crate) struct Entry {
     pub(crate) pod: Arc<Pod>,
     /// As the machine last told it; `None` until it has.
     pub(crate) status: Option<Arc<PodStatus>>,
+    /// The node did not take it.
+    refused: bool,
     pub(crate) inbox: mpsc::UnboundedSender<Input>,
     pub(crate) sandbox_id: String,
     /// The Pod's addresses, the primary first; empty until it has a sandbox.
     pub(crate) ips: Vec<IpAddr>,
     /// Container name to the id of its newest attempt.
     pub(crate) containers: BTreeMap<String, String>,
+}
+
+/// Why the node does not take a Pod, and what it was judged against.
+pub(crate) struct Refused {
+    pub(crate) why: Refusal,
+    pub(crate) info: NodeInfo,
 }
 
 /// Pods by UID, and who owns which sandbox and container at the runtime.
@@ -143,15 +153,26 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Result<(), NodeError> {
         field_selector: format!("spec.nodeName={}", shared.config.name),
         ..ListQuery::default()
     };
-    let (informer, _, mut changes) = Informer::<Pod>::new(shared.client.transport().clone(), query);
-    let informer = informer.run();
-    let mut informer = std::pin::pin!(informer);
+    let (informer, pods, mut changes) = Informer::<Pod>::new(shared.client.transport().clone(), query);
+    let query = ListQuery {
+        target: target::<Node>("", ""),
+        field_selector: format!("metadata.name={}", shared.config.name),
+        ..ListQuery::default()
+    };
+    let (node_informer, nodes, mut node_changes) = Informer::<Node>::new(shared.client.transport().clone(), query);
+    let informers = async { tokio::join!(informer.run(), node_informer.run()) };
+    let mut informers = std::pin::pin!(informers);
     let mut workers: JoinSet<String> = JoinSet::new();
     loop {
         tokio::select! {
-            () = &mut informer => return Ok(()),
+            biased;
+            _ = &mut informers => return Ok(()),
+            Some(_) = node_changes.recv() => shared.node_changed.notify_one(),
             change = changes.recv() => match change {
-                Some(Change::Set { new, .. }) => set(&shared, &mut workers, &mut found, new),
+                Some(Change::Set { new, .. }) => {
+                    let known = |pod: &Pod| is_known(&pods, pod);
+                    set(&shared, &mut workers, &mut found, nodes.get("", &shared.config.name), known, new);
+                }
                 Some(Change::Gone(pod)) => {
                     if let Some(entry) = pod.metadata.uid.as_deref().and_then(|uid| shared.pods.get(uid)) {
                         entry.inbox.send(Input::Removed).ok();
@@ -172,10 +193,19 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Result<(), NodeError> {
     }
 }
 
+/// Whether the API still has this very Pod.
+fn is_known(pods: &Cache<Pod>, pod: &Pod) -> bool {
+    let meta = &pod.metadata;
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    pods.get(&text(&meta.namespace), &text(&meta.name)).is_some_and(|now| now.metadata.uid == meta.uid)
+}
+
 fn set(
     shared: &Arc<Shared>,
     workers: &mut JoinSet<String>,
     found: &mut BTreeMap<String, Vec<SandboxStatus>>,
+    node: Option<Arc<Node>>,
+    known: impl Fn(&Pod) -> bool,
     pod: Arc<Pod>,
 ) {
     let uid = pod.metadata.uid.clone().unwrap_or_default();
@@ -185,8 +215,11 @@ fn set(
         return;
     }
     let (inbox, receiver) = mpsc::unbounded_channel();
+    let sandboxes = found.remove(&uid).unwrap_or_default();
+    let refused = node.filter(|_| sandboxes.is_empty()).and_then(|node| refused(shared, node, known, &pod));
     let entry = Entry {
         pod: pod.clone(),
+        refused: refused.is_some(),
         status: None,
         inbox,
         sandbox_id: String::new(),
@@ -195,8 +228,26 @@ fn set(
     };
     shared.pods.insert(&uid, entry.clone());
     entry.inbox.send(Input::Spec(pod.clone())).ok();
-    let sandboxes = found.remove(&uid).unwrap_or_default();
-    workers.spawn(Worker::new(shared.clone(), pod, entry.inbox, receiver).run(sandboxes));
+    workers.spawn(Worker::new(shared.clone(), pod, entry.inbox, receiver).run(sandboxes, refused));
+}
+
+/// Why this node does not take a new Pod, beside those that it has.
+fn refused(shared: &Shared, node: Arc<Node>, known: impl Fn(&Pod) -> bool, pod: &Pod) -> Option<Refused> {
+    if is_over(pod.status.as_ref()) || pod.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let counts = |entry: &Entry| {
+        let over = is_over(entry.status.as_deref()) || is_over(entry.pod.status.as_ref());
+        !entry.refused && !over && known(&entry.pod)
+    };
+    let others = shared.pods.all().into_iter().filter(counts).map(|entry| entry.pod);
+    let info = NodeInfo { node, pods: others.collect() };
+    let why = admission::refusal(pod, &info)?;
+    Some(Refused { why, info })
+}
+
+fn is_over(status: Option<&PodStatus>) -> bool {
+    matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
 }
 
 /// Ends what the runtime still has of Pods that the API no longer knows.

@@ -249,7 +249,7 @@ impl Prober {
 
     fn event(&self, reason: &'static str, message: String) {
         let field_path = container::field_path(&self.pod, &self.name.0);
-        self.shared.events.pod(&self.pod, &PodEvent { warning: true, reason, message, field_path });
+        self.shared.events.pod(&self.pod, &PodEvent { warning: true, reason: reason.into(), message, field_path });
     }
 
     /// One result; `None` if there is none that counts.

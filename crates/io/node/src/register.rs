@@ -41,15 +41,30 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Result<(), NodeError> {
     let mut report = every(node::STATUS_REPORT_S);
     heartbeat(&shared, &uid).await;
     loop {
-        tokio::select! {
-            _ = renew.tick() => heartbeat(&shared, &uid).await,
-            _ = report.tick() => {
-                if let Err(error) = write_status(&shared, &observe(&shared.config)).await {
-                    tracing::warn!(%error, "node status not written");
-                }
+        let written = tokio::select! {
+            biased;
+            _ = renew.tick() => {
+                heartbeat(&shared, &uid).await;
+                continue;
             }
+            _ = report.tick() => write_status(&shared, &observe(&shared.config)).await.map(drop),
+            () = shared.node_changed.notified() => follow(&shared).await,
+        };
+        if let Err(error) = written {
+            tracing::warn!(%error, "node status not written");
         }
     }
+}
+
+/// Somebody has changed the Node: what they put into its capacity becomes allocatable.
+async fn follow(shared: &Shared) -> Result<(), CallError> {
+    let node = shared.client.get::<Node>("", &shared.config.name).await?;
+    let old = serde_json::to_value(&node.status).unwrap_or_default();
+    let facts = observe(&shared.config);
+    if node::is_outdated(&facts, &old, Timestamp::now()) {
+        write_status(shared, &facts).await?;
+    }
+    Ok(())
 }
 
 /// Creates the Node, or brings the existing one up to date; returns its UID.
@@ -137,5 +152,5 @@ pub(crate) fn memory_bytes() -> i64 {
 
 /// What the downward API gives for containers without limits.
 pub(crate) fn allocatable(config: &Config) -> BTreeMap<String, String> {
-    serde_json::from_value(node::resources(&observe(config))).unwrap_or_default()
+    serde_json::from_value(node::resources(&observe(config)).into()).unwrap_or_default()
 }

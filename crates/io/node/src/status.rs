@@ -1,4 +1,5 @@
-//! Writing a Pod's status: one writer per Pod, the newest status wins, as a strategic merge patch of what differs.
+//! Writing a Pod's status: one writer per Pod, every status in turn, as a strategic merge patch of what differs. One is passed over
+//! only if the next shows all that it shows, or if the server could not be reached meanwhile.
 //! Conditions are merged by type and only the kubelet's own are sent: others (readiness gates) have other writers. Deletion
 //! of the object comes after the last status.
 
@@ -11,29 +12,74 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::mpsc;
 
 /// Between attempts at a status that the server did not take.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// What the API should know of a Pod.
-#[derive(Default)]
-pub(crate) struct Wanted {
-    pub(crate) status: Option<Arc<PodStatus>>,
+pub(crate) enum Wanted {
+    Status(Arc<PodStatus>),
     /// Nothing of the Pod is left on the node: the object may go.
-    pub(crate) deleted: bool,
+    Deleted,
+}
+
+/// What is wanted, in its order; one may be looked at ahead.
+struct Queue {
+    receiver: mpsc::UnboundedReceiver<Wanted>,
+    ahead: Option<Wanted>,
+}
+
+impl Queue {
+    async fn next(&mut self) -> Option<Wanted> {
+        let next = match self.ahead.take() {
+            Some(next) => next,
+            None => self.receiver.recv().await?,
+        };
+        self.ahead = self.receiver.try_recv().ok();
+        Some(next)
+    }
+
+    /// The status behind this one, if there is one already.
+    fn later(&self) -> Option<&Arc<PodStatus>> {
+        match &self.ahead {
+            Some(Wanted::Status(later)) => Some(later),
+            _ => None,
+        }
+    }
+
+    /// The newest status before anything else.
+    fn newest(&mut self, mut status: Arc<PodStatus>) -> Arc<PodStatus> {
+        while let Some(later) = self.later().cloned() {
+            status = later;
+            self.ahead = self.receiver.try_recv().ok();
+        }
+        status
+    }
 }
 
 /// Brings the API to what is wanted until the sender is dropped; `written` is called after each status.
-pub(crate) async fn run(shared: Arc<Shared>, pod: Arc<Pod>, mut wanted: watch::Receiver<Wanted>, written: impl Fn()) {
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    pod: Arc<Pod>,
+    receiver: mpsc::UnboundedReceiver<Wanted>,
+    written: impl Fn(),
+) {
     let meta = &pod.metadata;
     let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
     let target = Target { subresource: "status", ..target::<Pod>(namespace, name) };
     let mut last = serde_json::to_value(&pod.status).unwrap_or_default();
-    while wanted.changed().await.is_ok() {
-        let (mut status, mut deleted) = newest(&mut wanted);
-        while let Some(new) = status {
-            let new = serde_json::to_value(&*new).unwrap_or_default();
+    let mut queue = Queue { receiver, ahead: None };
+    while let Some(wanted) = queue.next().await {
+        let Wanted::Status(mut status) = wanted else {
+            delete_object(&shared.client, &pod).await;
+            continue;
+        };
+        if queue.later().is_some_and(|later| kubelet::status::shows_all_of(later, &status)) {
+            continue;
+        }
+        loop {
+            let new = serde_json::to_value(&*status).unwrap_or_default();
             match send(&shared, &pod, &target, &last, &new).await {
                 Ok(()) => {
                     last = new;
@@ -44,19 +90,11 @@ pub(crate) async fn run(shared: Arc<Shared>, pod: Arc<Pod>, mut wanted: watch::R
                 Err(error) => {
                     tracing::warn!(pod = name, namespace, %error, "status not written, trying again");
                     tokio::time::sleep(RETRY).await;
-                    (status, deleted) = newest(&mut wanted);
+                    status = queue.newest(status);
                 }
             }
         }
-        if deleted {
-            delete_object(&shared.client, &pod).await;
-        }
     }
-}
-
-fn newest(wanted: &mut watch::Receiver<Wanted>) -> (Option<Arc<PodStatus>>, bool) {
-    let wanted = wanted.borrow_and_update();
-    (wanted.status.clone(), wanted.deleted)
 }
 
 async fn send(shared: &Shared, pod: &Pod, target: &Target, last: &Value, new: &Value) -> Result<(), CallError> {

@@ -3,17 +3,19 @@
 use crate::Shared;
 use crate::effects::{Effects, remove_logs};
 use crate::live::Live;
+use crate::pods::Refused;
 use crate::prober::Probers;
 use crate::status::{self, Wanted};
+use control::scheduler::admission::{self, Refusal};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kubelet::machine::PodMachine;
 use kubelet::pod::{Action, HookKind, Input, Now};
 use runtime::types::SandboxStatus;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 pub(crate) struct Worker {
@@ -42,19 +44,36 @@ impl Worker {
         Self { shared, uid, pod, outbox, inbox }
     }
 
+    /// Labels that the Pod waits for may have come to the Node just before the Pod: then it is asked for anew (upstream
+    /// `generalFilter`).
+    async fn still_refused(&self, refused: Option<Refused>) -> Option<Refusal> {
+        let Refused { why, mut info } = refused?;
+        if why.reason == admission::NODE_AFFINITY
+            && let Ok(node) = self.shared.client.get::<Node>("", info.name()).await
+        {
+            info.node = node;
+            return admission::refusal(&self.pod, &info);
+        }
+        Some(why)
+    }
+
     /// Runs until the machine is finished; returns the Pod's UID. `sandboxes` is what the runtime had at the start.
-    pub(crate) async fn run(mut self, sandboxes: Vec<SandboxStatus>) -> String {
+    pub(crate) async fn run(mut self, sandboxes: Vec<SandboxStatus>, refused: Option<Refused>) -> String {
         let mut machine = PodMachine::new(kubelet::machine::Config {
             node_ips: self.shared.config.addresses.clone(),
             seed: seed(&self.uid),
         });
-        let (wanted, receiver) = watch::channel(Wanted::default());
+        let (wanted, receiver) = mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
         let outbox = self.outbox.clone();
         tasks.spawn(status::run(self.shared.clone(), self.pod.clone(), receiver, move || {
             outbox.send(Input::StatusWritten).ok();
         }));
         let effects = Arc::new(Effects::new(self.shared.clone(), self.uid.clone(), self.outbox.clone()));
+        if let Some(refusal) = self.still_refused(refused).await {
+            let Refusal { reason, message } = refusal;
+            self.outbox.send(Input::Rejected { reason, message }).ok();
+        }
         let mut recovered = effects.recover(sandboxes, &self.pod).await;
         let mut wake_at: Option<Duration> = None;
         let mut probers = Probers::new(self.shared.clone(), self.outbox.clone());
@@ -62,6 +81,7 @@ impl Worker {
         loop {
             let timer = sleep_until(wake_at);
             let input = tokio::select! {
+                biased;
                 Some(input) = self.inbox.recv() => input,
                 () = timer, if wake_at.is_some() => Input::Woken,
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
@@ -83,9 +103,11 @@ impl Worker {
                         Action::WriteStatus(status) => {
                             let status = Arc::from(status);
                             self.shared.pods.set_status(&self.uid, Arc::clone(&status));
-                            wanted.send_modify(|wanted| wanted.status = Some(status));
+                            wanted.send(Wanted::Status(status)).ok();
                         }
-                        Action::DeleteObject => wanted.send_modify(|wanted| wanted.deleted = true),
+                        Action::DeleteObject => {
+                            wanted.send(Wanted::Deleted).ok();
+                        }
                         Action::Event(event) => self.shared.events.pod(&self.pod, &event),
                         Action::Finished => {
                             remove_logs(&self.shared.config.data_dir, &self.pod);

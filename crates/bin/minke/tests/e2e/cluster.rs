@@ -79,7 +79,7 @@ impl Cluster {
         succeed(command.args(arguments).env("MINKE_DATA_DIR", self.directory.path()))
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(needed("MINKE_TEST_KUBECTL"));
         command.args(arguments).env("KUBECONFIG", self.path("admin.kubeconfig")).env("HOME", self.directory.path());
         command
@@ -102,6 +102,23 @@ impl Cluster {
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         let output = child.wait_with_output().unwrap();
         (output.status.code().unwrap_or(-1), said(&output))
+    }
+
+    /// A shell's command in a terminal of its own, where `$KUBECTL` is kubectl: exit code and what the terminal shows.
+    pub(crate) fn in_terminal(&self, shell: &str) -> (i32, String) {
+        let mut command = Command::new("script");
+        command.args(["-qec", shell, "/dev/null"]).env("KUBECTL", needed("MINKE_TEST_KUBECTL"));
+        command.env("KUBECONFIG", self.path("admin.kubeconfig")).env("HOME", self.directory.path());
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        (output.status.code().unwrap_or(-1), said(&output))
+    }
+
+    /// Asks kubectl until its output has the words: for what no watch tells of.
+    pub(crate) fn until(&self, arguments: &[&str], words: &str) {
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while !self.kubectl(arguments).contains(words) {
+            assert!(std::time::Instant::now() < end, "kubectl {arguments:?} never said {words:?}");
+        }
     }
 
     pub(crate) fn apply(&self, manifest: &str) -> String {

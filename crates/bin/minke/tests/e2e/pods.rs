@@ -99,40 +99,69 @@ spec:
     assert!(events.contains("Scheduled:Successfully assigned default/again to node-1"), "{events}");
 }
 
+/// One of the Pods that live through the death of minke. `shell` runs in its container, with the test's directory at `/host`.
+fn outliving(host: &str, name: &str, policy: &str, shell: &str) -> String {
+    serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
+        "restartPolicy": policy,
+        "terminationGracePeriodSeconds": 1,
+        "volumes": [{"name": "host", "hostPath": {"path": host}}],
+        "containers": [{
+            "name": "c", "image": "busybox:1.37", "command": ["sh", "-c", shell],
+            "volumeMounts": [{"name": "host", "mountPath": "/host"}],
+        }],
+    }})
+    .to_string()
+}
+
 #[test]
-fn pods_outlive_a_killed_minke() {
+fn twenty_pods_outlive_a_killed_minke() {
     let cluster = Cluster::start();
-    cluster.apply(
-        r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: alive}
-spec:
-  terminationGracePeriodSeconds: 1
-  containers:
-  - {name: c, image: "busybox:1.37", command: [sh, -c, "i=0; while :; do echo $i; i=$((i+1)); sleep 0.05; done"]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: ends}
-spec:
-  restartPolicy: Never
-  containers:
-  - {name: c, image: "busybox:1.37", command: [sh, -c, "until [ -e /go ]; do sleep 0.05; done; exit 7"]}
-"#,
-    );
-    cluster.kubectl(&["wait", "pod/alive", "pod/ends", "--for=condition=Ready", "--timeout=60s"]);
-    let id = cluster.get("pod/alive", ".status.containerStatuses[0].containerID");
-    let exec = cluster.kubectl(&["exec", "ends", "--", "sh", "-c", "(sleep 1; touch /go) >/dev/null 2>&1 &"]);
-    assert_eq!(exec, "");
+    let host = cluster.path("host");
+    std::fs::create_dir(&host).unwrap();
+    let counts = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.2; done";
+    // Opening a FIFO to write waits for its reader: each of these ends when it is read.
+    let ends = |code: u32| format!("echo $$; exec 3> /host/{code}; sleep 0.3; exit {code}");
+    let once = "[ -e /host/been ] && exec sleep 1000; touch /host/been; : > /host/9; exit 9";
+    let mut pods: Vec<_> = (0..15).map(|n| (format!("counts-{n}"), "Always", counts.to_owned())).collect();
+    pods.extend((0..4).map(|code| (format!("ends-{code}"), "Never", ends(code))));
+    pods.push(("again".to_owned(), "Always", once.to_owned()));
+    let fifos: Vec<_> = ["0", "1", "2", "3", "9"].into_iter().map(|name| host.join(name)).collect();
+    for fifo in &fifos {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        mknodat(CWD, fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    }
+    let manifests = pods.iter().map(|(name, policy, shell)| outliving(host.to_str().unwrap(), name, policy, shell));
+    cluster.apply(&manifests.collect::<Vec<_>>().join("\n---\n"));
+    cluster.kubectl(&["wait", "pod", "--all", "--for=condition=Ready", "--timeout=120s"]);
+    let ids = "jsonpath={range .items[*]}{.metadata.name}={.status.containerStatuses[0].containerID}{\"\\n\"}{end}";
+    let before = cluster.kubectl(&["get", "pods", "-o", ids]);
     kill_and_wait(cluster.pid());
+    let dead = jiff::Timestamp::now().to_string();
+    for fifo in &fifos {
+        assert_eq!(std::fs::read(fifo).unwrap(), b"");
+    }
+    let alive = jiff::Timestamp::now().to_string();
     cluster.up();
-    cluster.wait("pod/ends", ".status.containerStatuses[0].state.terminated.exitCode", "7");
-    assert_eq!(cluster.get("pod/alive", ".status.containerStatuses[0].containerID"), id);
-    assert_eq!(cluster.get("pod/alive", ".status.containerStatuses[0].restartCount"), "0");
-    let log = cluster.kubectl(&["logs", "alive"]);
-    let numbers: Vec<u32> = log.lines().map(|line| line.parse().unwrap()).collect();
-    assert!(numbers.iter().enumerate().all(|(i, n)| i as u32 == *n), "a gap in the log");
+    for code in ["0", "1", "2", "3"] {
+        let pod = format!("pod/ends-{code}");
+        cluster.wait(&pod, ".status.containerStatuses[0].state.terminated.exitCode", code);
+        cluster.wait(&pod, ".status.phase", if code == "0" { "Succeeded" } else { "Failed" });
+        assert_eq!(cluster.kubectl(&["logs", &pod]).lines().count(), 1);
+    }
+    cluster.wait("pod/again", ".status.containerStatuses[0].restartCount", "1");
+    assert_eq!(cluster.get("pod/again", ".status.containerStatuses[0].lastState.terminated.exitCode"), "9");
+    let after = cluster.kubectl(&["get", "pods", "-o", ids]);
+    for (name, ..) in pods.iter().filter(|(name, ..)| name.starts_with("counts")) {
+        let of = |text: &str| text.lines().find(|line| line.starts_with(&format!("{name}="))).map(str::to_owned);
+        assert_eq!(of(&after), of(&before), "another container");
+        let pod = format!("pod/{name}");
+        assert_eq!(cluster.get(&pod, ".status.containerStatuses[0].restartCount"), "0");
+        let log = cluster.kubectl(&["logs", &pod, "--timestamps"]);
+        let lines: Vec<_> = log.lines().map(|line| line.split_once(' ').unwrap()).collect();
+        assert!(lines.iter().enumerate().all(|(i, (_, n))| i.to_string() == *n), "a gap in the log:\n{log}");
+        let meanwhile = lines.iter().filter(|(time, _)| *time > dead.as_str() && *time < alive.as_str());
+        assert!(meanwhile.count() > 0, "nothing was written between {dead} and {alive}:\n{log}");
+    }
 }
 
 #[test]

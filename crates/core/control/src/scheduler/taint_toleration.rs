@@ -4,8 +4,16 @@ use super::{Cycle, NodeInfo, Verdict};
 use k8s_openapi::api::core::v1::{Pod, Taint, Toleration};
 
 pub(super) fn filter(cycle: &Cycle<'_>, info: &NodeInfo) -> Verdict {
-    let hard = |taint: &&Taint| taint.effect == "NoSchedule" || taint.effect == "NoExecute";
-    if taints(info).filter(hard).all(|taint| tolerates(cycle.pod, taint)) {
+    tolerated(cycle.pod, info, &["NoSchedule", "NoExecute"])
+}
+
+/// What a node asks of a Pod that was bound to it.
+pub(super) fn evicts(pod: &Pod, info: &NodeInfo) -> Verdict {
+    tolerated(pod, info, &["NoExecute"])
+}
+
+fn tolerated(pod: &Pod, info: &NodeInfo, effects: &[&str]) -> Verdict {
+    if taints(info).filter(|taint| effects.contains(&taint.effect.as_str())).all(|taint| tolerates(pod, taint)) {
         Verdict::Fits
     } else {
         Verdict::never("node(s) had untolerated taint(s)")

@@ -464,3 +464,78 @@ fn writes() {
     "#]],
     );
 }
+
+/// A Pod that somebody bound without the scheduler.
+#[test]
+fn a_node_refuses_what_does_not_fit_it() {
+    let tainted = |effect: &str| node("n", json!({"spec": {"taints": [{"key": "k", "effect": effect}]}}));
+    let gpu = json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"example.com/gpu": "1"}}}]}});
+    let with_gpu = |amount: &str| node("n", json!({"status": {"allocatable": {"example.com/gpu": amount}}}));
+    let port = json!({"spec": {"containers": [{"name": "c", "ports": [{"containerPort": 1, "hostPort": 80}]}]}});
+    let labelled = json!({"spec": {"nodeSelector": {"disk": "ssd"}}});
+    let full = |number: usize| (0..number).map(|i| on("n", &format!("p{i}"), json!({}))).collect::<Vec<_>>();
+    let plain = || node("n", json!({}));
+    let cases = [
+        (plain(), vec![], json!({}), None),
+        (
+            plain(),
+            vec![],
+            requests("3"),
+            Some("OutOfcpu: Node didn't have enough resource: cpu, requested: 3000, used: 0, capacity: 2000"),
+        ),
+        (
+            plain(),
+            vec![on("n", "o", requests("1500m"))],
+            requests("600m"),
+            Some("OutOfcpu: Node didn't have enough resource: cpu, requested: 600, used: 1500, capacity: 2000"),
+        ),
+        (
+            plain(),
+            full(10),
+            json!({}),
+            Some("OutOfpods: Node didn't have enough resource: pods, requested: 1, used: 10, capacity: 10"),
+        ),
+        (
+            plain(),
+            vec![],
+            labelled.clone(),
+            Some("NodeAffinity: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"),
+        ),
+        (node("n", json!({"metadata": {"labels": {"disk": "ssd"}}})), vec![], labelled, None),
+        (
+            plain(),
+            vec![],
+            json!({"spec": {"nodeName": "m"}}),
+            Some("NodeName: Predicate NodeName failed: node(s) didn't match the requested node name"),
+        ),
+        (
+            plain(),
+            vec![on("n", "o", port.clone())],
+            port,
+            Some("NodePorts: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"),
+        ),
+        (tainted("NoSchedule"), vec![], json!({}), None),
+        (
+            tainted("NoExecute"),
+            vec![],
+            json!({}),
+            Some("TaintToleration: Predicate TaintToleration failed: node(s) had untolerated taint(s)"),
+        ),
+        (plain(), vec![], gpu.clone(), None),
+        (with_gpu("1"), vec![], gpu.clone(), None),
+        (
+            with_gpu("0"),
+            vec![],
+            gpu,
+            Some(
+                "OutOfexample.com/gpu: Node didn't have enough resource: example.com/gpu, requested: 1, used: 0, capacity: 0",
+            ),
+        ),
+    ];
+    for (node, pods, new, expected) in cases {
+        let new: Pod = serde_json::from_value(pod("new", new)).unwrap();
+        let refusal = admission::refusal(&new, &cluster(vec![node], pods).nodes[0]);
+        let said = refusal.map(|refusal| format!("{}: {}", refusal.reason, refusal.message));
+        assert_eq!(said.as_deref(), expected);
+    }
+}

@@ -123,11 +123,11 @@ impl PodMachine {
         }
     }
 
-    fn take_rejection(&mut self, reason: &'static str, message: String, turned: &mut Turned) {
+    fn take_rejection(&mut self, reason: String, message: String, turned: &mut Turned) {
         let untouched = matches!(self.state, PodState::Volumes { found: None, .. }) && !self.any_ran();
         let shown = format!("Pod was rejected: {message}");
-        turned.event(String::new(), true, reason, message);
-        self.failed = Some(Reason { reason: reason.to_owned(), message: shown });
+        turned.event(String::new(), true, reason.clone(), message);
+        self.failed = Some(Reason { reason, message: shown });
         if untouched {
             let shown = Box::new(status::rejected(self.view(turned.now)));
             self.state =
@@ -223,8 +223,12 @@ impl PodMachine {
         if !present {
             container.image_backoff.reset();
         }
-        let event =
-            crate::pod::PodEvent { warning: false, reason: "Pulled", message: event(&image.name), field_path: path };
+        let event = crate::pod::PodEvent {
+            warning: false,
+            reason: "Pulled".into(),
+            message: event(&image.name),
+            field_path: path,
+        };
         let wanted = self.pod.spec.as_ref().and_then(|spec| container.spec(spec)).map(|spec| spec.image);
         if wanted.is_some_and(|wanted| wanted != image.name) {
             container.state = ContainerState::Idle;

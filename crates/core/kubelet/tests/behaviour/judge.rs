@@ -212,7 +212,7 @@ fn events(must: &[Value], may: &[Value], world: &World, out: &mut Vec<String>) {
         match seen.iter_mut().find(same) {
             Some(seen) => seen.count += 1,
             None => seen.push(Seen {
-                reason: event.reason.into(),
+                reason: event.reason.to_string(),
                 message,
                 path: event.field_path.clone(),
                 first: *ms,

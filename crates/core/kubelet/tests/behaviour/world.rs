@@ -258,7 +258,7 @@ impl World {
         if !present {
             let field_path = field_path(&pod, &container);
             let message = format!("Pulling image \"{image}\"");
-            self.events.push((self.now_ms, PodEvent { warning: false, reason: "Pulling", message, field_path }));
+            self.events.push((self.now_ms, PodEvent { warning: false, reason: "Pulling".into(), message, field_path }));
         }
         if missing {
             return self
