@@ -9,15 +9,18 @@
 //! DIR/sandboxes/ID/containers/ID/process   the planned process: an exec starts from it
 //! DIR/sandboxes/ID/containers/ID/exit      written by the shim before anyone is told
 //! DIR/sandboxes/ID/containers/ID/{upper,work}
+//! DIR/cgroup                               where the groups below lie
 //! /sys/fs/cgroup/…/minke-INSTANCE/shims    the shims
 //! /sys/fs/cgroup/…/minke-INSTANCE/pods/PARENT/CONTAINER
 //! ```
 
 mod container;
+mod groups;
 mod link;
 mod purge;
 mod recovery;
 mod sandbox;
+mod scope;
 mod session;
 mod spec;
 mod state;
@@ -38,6 +41,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// What an instance's runtime is built from.
 pub struct Options {
@@ -51,9 +56,15 @@ pub struct Options {
     pub network: Arc<dyn PodNetwork>,
 }
 
-/// The embedded runtime. Dropping it leaves everything running.
+/// The embedded runtime. Sandboxes and containers go on without it.
 pub struct Embedded {
     inner: Arc<Inner>,
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.inner.tasks.stop.cancel();
+    }
 }
 
 struct Inner {
@@ -62,11 +73,13 @@ struct Inner {
     images: Images,
     network: Arc<dyn PodNetwork>,
     hierarchies: Hierarchies,
+    groups: groups::Groups,
     /// The shims' program, which nobody can write through them.
     shim_executable: OwnedFd,
     sandboxes: Mutex<BTreeMap<String, Arc<Sandbox>>>,
     listeners: Mutex<Vec<mpsc::UnboundedSender<RuntimeEvent>>>,
     users: Mutex<BTreeMap<String, Arc<spec::Users>>>,
+    tasks: Tasks,
 }
 
 /// Locks, also after a panic elsewhere: the maps behind are always whole.
@@ -78,20 +91,31 @@ fn failed(what: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> Runtim
     move |e| RuntimeError::Failed(format!("{what}: {e}"))
 }
 
-/// Runs what blocks for moments (cgroups, mounts, small files) off the event loop.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, RuntimeError> + Send + 'static,
-) -> Result<T, RuntimeError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(e) => Err(RuntimeError::Failed(format!("the runtime failed: {e}"))),
-    }
+/// The runtime's tasks: each ends with the connection or process it serves, and all with the runtime.
+#[derive(Clone, Default)]
+struct Tasks {
+    tracker: TaskTracker,
+    stop: CancellationToken,
 }
 
-/// Starts a task that ends by itself with the connection or process it serves; a sandbox's own is aborted with it.
-#[allow(clippy::disallowed_methods)]
-fn spawn<F: Future<Output = ()> + Send + 'static>(task: F) -> tokio::task::JoinHandle<()> {
-    tokio::spawn(task)
+impl Tasks {
+    fn spawn<F: Future<Output = ()> + Send + 'static>(&self, task: F) -> tokio::task::JoinHandle<()> {
+        let stop = self.stop.clone();
+        self.tracker.spawn(async move {
+            stop.run_until_cancelled(task).await;
+        })
+    }
+
+    /// Runs what blocks for moments (cgroups, mounts, small files) off the event loop.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, RuntimeError> + Send + 'static,
+    ) -> Result<T, RuntimeError> {
+        match self.tracker.spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(e) => Err(RuntimeError::Failed(format!("the runtime failed: {e}"))),
+        }
+    }
 }
 
 /// 64 random hexadecimal digits, as container ids are.
@@ -117,9 +141,8 @@ impl Embedded {
         }
         let sandboxes = dir.join("sandboxes");
         std::fs::create_dir_all(&sandboxes).map_err(failed(sandboxes.display()))?;
-        let hierarchies = Hierarchies::observe().map_err(failed("cgroups"))?;
-        let shims = purge::shims_cgroup(&instance);
-        hierarchies.create(&shims).map_err(failed("cgroup of the shims"))?;
+        let mut hierarchies = Hierarchies::observe().map_err(failed("cgroups"))?;
+        let groups = groups::Groups::make(&instance, &dir, &mut hierarchies)?;
         let shim_executable = shim::executable::seal(&shim_program).map_err(failed(shim_program.display()))?;
         let inner = Arc::new(Inner {
             instance,
@@ -127,13 +150,23 @@ impl Embedded {
             images,
             network,
             hierarchies,
+            groups,
             shim_executable,
             sandboxes: Mutex::default(),
             listeners: Mutex::default(),
             users: Mutex::default(),
+            tasks: Tasks::default(),
         });
         recovery::recover(&inner).await?;
         Ok(Embedded { inner })
+    }
+
+    /// Ends its tasks and returns when they have ended: the state directory is free then, and everything runs on.
+    pub async fn close(self) {
+        let tasks = self.inner.tasks.clone();
+        drop(self);
+        tasks.tracker.close();
+        tasks.tracker.wait().await;
     }
 
     /// The store behind the image calls.
@@ -172,6 +205,7 @@ fn limits(resources: &Resources) -> shim::cgroup::Limits {
         cpuset_cpus: resources.cpuset_cpus.clone(),
         cpuset_mems: resources.cpuset_mems.clone(),
         hugepages: resources.hugepage_limits.clone(),
+        oom_group: false,
         unified: resources.unified.clone(),
         devices: None,
     }
@@ -204,7 +238,10 @@ impl Runtime for Embedded {
     async fn update_sandbox_resources(&self, id: &str, resources: &Resources) -> Result<(), RuntimeError> {
         let sandbox = self.inner.sandbox(id)?;
         let (inner, limits) = (self.inner.clone(), limits(resources));
-        blocking(move || inner.hierarchies.limit(&sandbox.cgroup, &limits).map_err(failed("limits"))).await
+        self.inner
+            .tasks
+            .blocking(move || inner.hierarchies.limit(&sandbox.cgroup, &limits).map_err(failed("limits")))
+            .await
     }
 
     async fn create_container(&self, sandbox_id: &str, config: ContainerConfig) -> Result<String, RuntimeError> {
@@ -232,7 +269,7 @@ impl Runtime for Embedded {
         let (sandbox, container) = self.inner.container(id)?;
         let (inner, limits) = (self.inner.clone(), limits(resources));
         let cgroup = container.cgroup(&sandbox);
-        blocking(move || inner.hierarchies.limit(&cgroup, &limits).map_err(failed("limits"))).await
+        self.inner.tasks.blocking(move || inner.hierarchies.limit(&cgroup, &limits).map_err(failed("limits"))).await
     }
 
     async fn reopen_log(&self, id: &str) -> Result<(), RuntimeError> {
@@ -299,11 +336,13 @@ impl Runtime for Embedded {
 
     async fn remove_image(&self, image: &str) -> Result<(), RuntimeError> {
         let (images, image) = (self.inner.images.clone(), image.to_owned());
-        blocking(move || match images.remove(&image) {
-            // CRI: removing what is not there is no error.
-            Ok(()) | Err(RemoveError::NotFound(_)) => Ok(()),
-            Err(e) => Err(RuntimeError::Failed(e.to_string())),
-        })
-        .await
+        self.inner
+            .tasks
+            .blocking(move || match images.remove(&image) {
+                // CRI: removing what is not there is no error.
+                Ok(()) | Err(RemoveError::NotFound(_)) => Ok(()),
+                Err(e) => Err(RuntimeError::Failed(e.to_string())),
+            })
+            .await
     }
 }

@@ -25,20 +25,16 @@ fn overlay(program: &Path) -> Result<OwnedFd> {
     Ok(result?)
 }
 
+/// An overlay that cannot be written needs a second layer, and kernels before 6.15 want each to be mounted somewhere:
+/// one that surely is. The program's name is found in the first.
 fn read_only_overlay(dir: RawFd, name: &CString) -> sys::Result<OwnedFd> {
-    // An overlay that cannot be written needs a second layer: an empty one.
-    let empty = sys::fsopen(c"tmpfs")?;
-    let empty_mount = sys::fsmount(empty, sys::MOUNT_ATTR_RDONLY);
-    sys::close(empty);
-    let empty_mount = empty_mount?;
-    let layers = CString::new(format!("/proc/self/fd/{dir}:/proc/self/fd/{empty_mount}"));
+    let layers = CString::new(format!("/proc/self/fd/{dir}:/sys"));
     let fs = sys::fsopen(c"overlay")?;
     let result = layers
         .map_err(|_| Errno(libc::EINVAL))
         .and_then(|layers| sys::fsconfig(fs, c"lowerdir", Some(&layers)))
         .and_then(|()| sys::fsmount(fs, sys::MOUNT_ATTR_RDONLY | sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV));
     sys::close(fs);
-    sys::close(empty_mount);
     let mount = result?;
     let file = sys::openat(mount, name, libc::O_RDONLY);
     sys::close(mount);

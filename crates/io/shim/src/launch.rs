@@ -3,10 +3,12 @@
 
 mod child;
 mod error;
+mod hold;
 mod mounts;
 
 pub(crate) use child::set_window;
 pub use error::{LaunchError, Stage};
+pub(crate) use hold::Held;
 
 use crate::plan::{
     CgroupPlan, ContainerPlan, MOUNT_BIND, MOUNT_CGROUP_V1, MOUNT_OVERLAY, MOUNT_SHM, MountPlan, ProcessPlan, RootPlan,
@@ -115,7 +117,7 @@ impl Launched {
 }
 
 /// Makes the container up to the point before its program is executed. With a terminal `stdio` is not used. `shm` is
-/// the Pod's shared memory, a detached mount.
+/// a mount of the Pod's shared memory for this container; it stays the caller's descriptor.
 pub fn create(plan: &ContainerPlan, stdio: [RawFd; 3], shm: Option<RawFd>) -> Result<Launched, LaunchError> {
     let mut fds = Fds::default();
     let described = |failed: Failed| LaunchError::of(&failed, &plan.process, Some(plan));
@@ -341,15 +343,17 @@ fn open_root(plan: &RootPlan, directory: &CStr, fds: &mut Fds) -> Result<Root, F
     Ok(Root::Legacy { options, at: directory.to_owned() })
 }
 
-/// A detached overlay; `None` where the kernel's `fsconfig` cannot take that many layers. Kernels before 6.5 take all
-/// in one string, and say that they do not know `lowerdir+` only when the file system is made.
+/// A detached overlay; `None` where the kernel's `fsconfig` cannot take that many layers: before 6.5 it takes all in one
+/// string. (Asked for `lowerdir+` it says no only when the file system is made, and complains in its log.)
 fn overlay(lower: &[CString], joined: &CStr, writable: Option<&(CString, CString)>) -> sys::Result<Option<RawFd>> {
-    let each: Vec<(&CStr, &CStr)> = lower.iter().map(|layer| (c"lowerdir+", layer.as_c_str())).collect();
-    match overlay_of(&each, writable) {
-        Err(Errno(libc::EINVAL)) if joined.to_bytes().len() > FSCONFIG_MAX => Ok(None),
-        Err(Errno(libc::EINVAL)) => overlay_of(&[(c"lowerdir", joined)], writable).map(Some),
-        result => result.map(Some),
+    if sys::kernel_version() >= (6, 5) {
+        let each: Vec<(&CStr, &CStr)> = lower.iter().map(|layer| (c"lowerdir+", layer.as_c_str())).collect();
+        return overlay_of(&each, writable).map(Some);
     }
+    if joined.to_bytes().len() > FSCONFIG_MAX {
+        return Ok(None);
+    }
+    overlay_of(&[(c"lowerdir", joined)], writable).map(Some)
 }
 
 /// `volatile`: a container's files do not outlive it, and unmounting must not flush the host's disk.
@@ -380,10 +384,7 @@ fn open_source(mount: &MountPlan, shm: Option<RawFd>, fds: &mut Fds) -> sys::Res
             sys::mount_setattr(tree, 0, 0, propagation, mount.recursive)?;
             open_tree_attributes(mount, tree)
         }
-        MOUNT_SHM => {
-            let tree = fds.keep(sys::open_tree(shm.ok_or(Errno(libc::ENODEV))?, c"", false)?);
-            Ok(Source::Tree { fd: tree, is_dir: true })
-        }
+        MOUNT_SHM => Ok(Source::Tree { fd: shm.ok_or(Errno(libc::ENODEV))?, is_dir: true }),
         MOUNT_OVERLAY => {
             let layers: Vec<CString> = mount.options.iter().map(|(layer, _)| layer.clone()).collect();
             let tree = open_image(&layers, mount, fds)?;
@@ -420,7 +421,7 @@ fn open_image(layers: &[CString], mount: &MountPlan, fds: &mut Fds) -> sys::Resu
         return Ok(tree);
     }
     let part = fds.keep(sys::open_in_root(tree, &mount.sub_path, libc::O_PATH, 0)?);
-    Ok(fds.keep(sys::open_tree(part, c"", false)?))
+    Ok(fds.keep(hold::copy_part(tree, part)?))
 }
 
 /// A detached mount of layers, the topmost first, that cannot be written.

@@ -6,6 +6,7 @@ mod container;
 mod exec;
 mod sandbox;
 
+use crate::launch::Held;
 use crate::proto::Reply;
 use crate::sys::{self, Child, Errno};
 use connection::Connection;
@@ -53,7 +54,7 @@ pub(crate) struct Shim {
     pause: Option<Child>,
     set_up: bool,
     /// The Pod's shared memory: a mount nobody else sees.
-    shm: Option<RawFd>,
+    shm: Option<Held>,
     /// The process namespace the shim's children are born in.
     pid_namespace: RawFd,
     shutdown: bool,

@@ -63,6 +63,18 @@ pub const MOUNT_ATTR_STRICTATIME: u64 = 0x20;
 /// The bits of the access-time setting: it must be cleared before another is set.
 pub const MOUNT_ATTR_ATIME: u64 = 0x70;
 
+/// The kernel's version: its first two numbers.
+pub fn kernel_version() -> (u32, u32) {
+    // SAFETY: an all-zero structure is valid, and the kernel fills it with strings that end.
+    let release = unsafe {
+        let mut name: libc::utsname = std::mem::zeroed();
+        libc::uname(&raw mut name);
+        CStr::from_ptr(name.release.as_ptr()).to_string_lossy().into_owned()
+    };
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
 #[repr(C)]
 struct OpenHow {
     flags: u64,

@@ -2,7 +2,7 @@
 
 use super::sandbox::Sandbox;
 use super::state::{self, ContainerRecord};
-use super::{Inner, blocking, failed, lock, new_id, now_ns, purge, spec};
+use super::{Inner, failed, lock, new_id, now_ns, purge, spec};
 use crate::types::{ContainerConfig, ContainerState, ContainerStatus, Exit, ProcessUser, RuntimeError, RuntimeEvent};
 use images::Lease;
 use shim::plan::ProcessPlan;
@@ -155,8 +155,8 @@ pub(super) fn ended(
         container_id: container.id.clone(),
         exit,
     });
-    let (inner, cgroup) = (inner.clone(), container.cgroup(sandbox));
-    tokio::task::spawn_blocking(move || {
+    let (tasks, inner, cgroup) = (inner.tasks.tracker.clone(), inner.clone(), container.cgroup(sandbox));
+    tasks.spawn_blocking(move || {
         if let Err(e) = inner.hierarchies.kill(&cgroup).and_then(|()| inner.hierarchies.remove(&cgroup)) {
             tracing::warn!(cgroup, error = %e, "an ended container's cgroup was not removed");
         }
@@ -196,9 +196,9 @@ pub(super) async fn create(
     let id = new_id()?;
     let record = ContainerRecord { config, created_at_ns: now_ns(), stop_signal };
     let container = Arc::new(Container::new(&sandbox, id.clone(), record.clone(), Phase::Created, leases));
-    let (made, inner) = (container.clone(), inner.clone());
-    blocking(move || {
-        let user = spec::user(&inner, &made.config, &image)?;
+    let (made, inner2) = (container.clone(), inner.clone());
+    let make = move || {
+        let user = spec::user(&inner2, &made.config, &image)?;
         made.user.set(user).ok();
         let dir = &made.dir;
         for part in ["upper", "work"] {
@@ -208,8 +208,8 @@ pub(super) async fn create(
             std::fs::create_dir_all(logs).map_err(failed(logs.display()))?;
         }
         state::write(dir, state::CONTAINER, &record).map_err(failed(dir.display()))
-    })
-    .await?;
+    };
+    inner.tasks.blocking(make).await?;
     sandbox.insert(container);
     Ok(id)
 }
@@ -269,21 +269,25 @@ async fn launch(
     link: &super::link::Link,
 ) -> Result<(i32, i64), RuntimeError> {
     let (inner2, sandbox2, container2) = (inner.clone(), sandbox.clone(), container.clone());
-    let plan = blocking(move || {
-        let image = image(&inner2, &container2.config.image_id)?;
-        let plan = spec::plan(&inner2, &sandbox2, &container2, &image)?;
-        let cgroup = container2.cgroup(&sandbox2);
-        inner2.hierarchies.create(&cgroup).map_err(failed("the container's cgroup"))?;
-        let mut limits = super::limits(&container2.config.resources);
-        limits.devices = spec::device_rules(&container2.config);
-        inner2.hierarchies.limit(&cgroup, &limits).map_err(failed("the container's limits"))?;
-        let mut bytes = Vec::new();
-        plan.process.put(&mut bytes);
-        state::write_bytes(&container2.dir, state::PROCESS, &bytes).map_err(failed(container2.dir.display()))?;
-        *lock(&container2.process) = Some(Arc::new(plan.process.clone()));
-        Ok(plan)
-    })
-    .await?;
+    let plan = inner
+        .tasks
+        .blocking(move || {
+            let image = image(&inner2, &container2.config.image_id)?;
+            let plan = spec::plan(&inner2, &sandbox2, &container2, &image)?;
+            let cgroup = container2.cgroup(&sandbox2);
+            inner2.hierarchies.create(&cgroup).map_err(failed("the container's cgroup"))?;
+            let mut limits = super::limits(&container2.config.resources);
+            limits.devices = spec::device_rules(&container2.config);
+            // The kubelet's default where there is v2 (`singleProcessOOMKill: false`).
+            limits.oom_group = true;
+            inner2.hierarchies.limit(&cgroup, &limits).map_err(failed("the container's limits"))?;
+            let mut bytes = Vec::new();
+            plan.process.put(&mut bytes);
+            state::write_bytes(&container2.dir, state::PROCESS, &bytes).map_err(failed(container2.dir.display()))?;
+            *lock(&container2.process) = Some(Arc::new(plan.process.clone()));
+            Ok(plan)
+        })
+        .await?;
     link.call(Request::Create(plan)).await?;
     match link.call(Request::Start(Target { id: container.id.clone() })).await? {
         Reply::Started(started) => Ok((started.pid, started.at_ns)),
@@ -301,16 +305,15 @@ async fn give_up(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, container: &Arc<Con
         ..ExitRecord::default()
     };
     container.phase.send_replace(Phase::Exited { exit, started_at_ns: 0 });
-    let (inner, cgroup, dir) = (inner.clone(), container.cgroup(sandbox), container.dir.clone());
-    let cleaned = blocking(move || {
+    let (inner2, cgroup, dir) = (inner.clone(), container.cgroup(sandbox), container.dir.clone());
+    let clean = move || {
         let mut bytes = Vec::new();
         record.put(&mut bytes);
         state::write_bytes(&dir, "exit", &bytes).map_err(failed(dir.display()))?;
-        inner.hierarchies.kill(&cgroup).map_err(failed(&cgroup))?;
-        inner.hierarchies.remove(&cgroup).map_err(failed(&cgroup))
-    })
-    .await;
-    if let Err(e) = cleaned {
+        inner2.hierarchies.kill(&cgroup).map_err(failed(&cgroup))?;
+        inner2.hierarchies.remove(&cgroup).map_err(failed(&cgroup))
+    };
+    if let Err(e) = inner.tasks.blocking(clean).await {
         tracing::warn!(container = container.id, error = %e, "a container that did not start was not cleaned up");
     }
 }
@@ -340,12 +343,12 @@ pub(super) async fn remove(inner: &Arc<Inner>, id: &str) -> Result<(), RuntimeEr
         let _ = link.call(Request::Delete(Target { id: id.to_owned() })).await;
     }
     let (inner2, cgroup, dir) = (inner.clone(), container.cgroup(&sandbox), container.dir.clone());
-    blocking(move || {
+    let removing = move || {
         inner2.hierarchies.kill(&cgroup).map_err(failed(&cgroup))?;
         inner2.hierarchies.remove(&cgroup).map_err(failed(&cgroup))?;
         purge::remove_dir(&dir)
-    })
-    .await?;
+    };
+    inner.tasks.blocking(removing).await?;
     sandbox.forget(id);
     inner.tell(&RuntimeEvent::ContainerRemoved { sandbox_id: sandbox.id.clone(), container_id: id.to_owned() });
     Ok(())

@@ -1,7 +1,7 @@
 //! A connection to a shim. The sandbox's main one asks and hears of exits; each exec, attach and port-forward has its
 //! own.
 
-use super::{failed, lock};
+use super::{Tasks, failed, lock};
 use crate::types::RuntimeError;
 use shim::proto::{Empty, ExitRecord, Hello, Reply, Request, VERSION, frame, take_frame};
 use std::collections::VecDeque;
@@ -114,6 +114,7 @@ impl Drop for Link {
 impl Link {
     /// Connects, and tells `events` from then on.
     pub(super) async fn open(
+        tasks: &Tasks,
         dir: &Path,
         sandbox_id: &str,
         events: mpsc::UnboundedSender<LinkEvent>,
@@ -122,7 +123,7 @@ impl Link {
         let hello = stream.hello(sandbox_id).await?;
         stream.call(&Request::Subscribe(Empty {}), &[]).await?;
         let (requests, receiver) = mpsc::unbounded_channel();
-        let task = super::spawn(run(stream, receiver, events)).abort_handle();
+        let task = tasks.spawn(run(stream, receiver, events)).abort_handle();
         Ok(Link { requests, pid: hello.pid, task })
     }
 

@@ -1,33 +1,26 @@
 //! Removing everything an instance made, without a daemon.
 
 use super::failed;
+use super::groups::{self, Groups};
 use crate::types::RuntimeError;
 use shim::cgroup::Hierarchies;
 use std::path::Path;
-
-/// The instance's group, the same below every hierarchy.
-pub(super) fn instance_cgroup(instance: &str) -> String {
-    format!("minke-{instance}")
-}
-
-pub(super) fn shims_cgroup(instance: &str) -> String {
-    format!("minke-{instance}/shims")
-}
-
-pub(super) fn pod_cgroup(instance: &str, parent: &str) -> String {
-    format!("minke-{instance}/pods/{}", parent.trim_matches('/'))
-}
 
 /// Kills every container and shim of `instance`, and removes its cgroups and the runtime's state in `dir`. Needs no
 /// daemon; network links are `node`'s. Blocks. Idempotent.
 pub fn purge(instance: &str, dir: &Path) -> Result<(), RuntimeError> {
     let hierarchies = Hierarchies::observe().map_err(failed("cgroups"))?;
+    let groups = Groups::recorded(instance, dir)?;
     // Shims first, so that nobody reports or restarts anything.
-    for group in [shims_cgroup(instance), instance_cgroup(instance)] {
+    for group in [groups.shims(), groups.pods(), groups.base.clone()] {
         hierarchies.kill(&group).map_err(failed(&group))?;
+        if group == groups.base {
+            groups.give_back()?;
+        }
         hierarchies.remove(&group).map_err(failed(&group))?;
     }
-    remove_dir(&dir.join("sandboxes"))
+    remove_dir(&dir.join("sandboxes"))?;
+    groups::forget(dir)
 }
 
 pub(super) fn remove_dir(dir: &Path) -> Result<(), RuntimeError> {

@@ -33,7 +33,7 @@ async fn recover_sandbox(inner: &Arc<Inner>, id: &str, dir: &Path) -> Result<(),
     let sandbox = Arc::new(Sandbox::new(id.to_owned(), dir.to_owned(), record));
     let ready = state::read::<ReadyRecord>(dir, state::READY).map_err(failed(dir.display()))?;
     let (sender, events) = mpsc::unbounded_channel();
-    let link = Link::open(dir, id, sender).await;
+    let link = Link::open(&inner.tasks, dir, id, sender).await;
     let Some(ready) = ready else {
         // Nobody was told of it.
         if let Ok(link) = link {

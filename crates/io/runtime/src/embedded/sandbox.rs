@@ -3,7 +3,7 @@
 use super::container::{self, Container};
 use super::link::{Link, LinkEvent};
 use super::state::{self, ReadyRecord, SandboxRecord};
-use super::{Inner, blocking, failed, lock, new_id, now_ns, purge};
+use super::{Inner, failed, lock, new_id, now_ns, purge};
 use crate::types::{NamespaceMode, RuntimeError, RuntimeEvent, SandboxConfig, SandboxStatus};
 use shim::plan::SandboxPlan;
 use shim::proto::{Empty, Request};
@@ -52,6 +52,11 @@ impl Sandbox {
         }
     }
 
+    /// Of the pause process, where there is one: v2 lets no process live beside the containers' groups.
+    fn pause_cgroup(&self) -> Option<String> {
+        (self.config.pid == NamespaceMode::Pod).then(|| format!("{}/{}", self.cgroup, self.id))
+    }
+
     pub(super) fn link(&self) -> Result<Arc<Link>, RuntimeError> {
         let link = lock(&self.live).link.clone();
         link.ok_or_else(|| RuntimeError::Failed(format!("sandbox {} is not running", self.id)))
@@ -88,7 +93,7 @@ impl Sandbox {
     /// Takes up a connection to the shim; `events` are handled from now on.
     pub(super) fn adopt(self: &Arc<Self>, inner: &Arc<Inner>, link: Link, events: mpsc::UnboundedReceiver<LinkEvent>) {
         lock(&self.live).link = Some(Arc::new(link));
-        super::spawn(watch(Arc::downgrade(inner), Arc::downgrade(self), events));
+        inner.tasks.spawn(watch(Arc::downgrade(inner), Arc::downgrade(self), events));
     }
 
     pub(super) fn status(&self) -> SandboxStatus {
@@ -137,11 +142,13 @@ async fn shim_died(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) {
 pub(super) async fn lose_containers(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) {
     for container in sandbox.containers() {
         let (inner2, cgroup) = (inner.clone(), container.cgroup(sandbox));
-        let killed = blocking(move || {
-            inner2.hierarchies.kill(&cgroup).map_err(failed(&cgroup))?;
-            inner2.hierarchies.remove(&cgroup).map_err(failed(&cgroup))
-        })
-        .await;
+        let killed = inner
+            .tasks
+            .blocking(move || {
+                inner2.hierarchies.kill(&cgroup).map_err(failed(&cgroup))?;
+                inner2.hierarchies.remove(&cgroup).map_err(failed(&cgroup))
+            })
+            .await;
         if let Err(e) = killed {
             tracing::warn!(container = container.id, error = %e, "what a dead shim left was not removed");
         }
@@ -152,7 +159,7 @@ pub(super) async fn lose_containers(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) 
 pub(super) async fn run(inner: &Arc<Inner>, config: SandboxConfig) -> Result<SandboxStatus, RuntimeError> {
     let id = new_id()?;
     let dir = inner.dir.join("sandboxes").join(&id);
-    let cgroup = purge::pod_cgroup(&inner.instance, &config.cgroup_parent);
+    let cgroup = inner.groups.pod(&config.cgroup_parent);
     if config.cgroup_parent.split('/').any(|part| part == "..") {
         return Err(RuntimeError::Failed(format!("cgroup parent {:?} leads out", config.cgroup_parent)));
     }
@@ -175,22 +182,27 @@ pub(super) async fn run(inner: &Arc<Inner>, config: SandboxConfig) -> Result<San
 async fn make(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, record: SandboxRecord) -> Result<(), RuntimeError> {
     let plan = plan(inner, sandbox);
     let (inner2, sandbox2) = (inner.clone(), sandbox.clone());
-    let command = blocking(move || {
-        let dir = &sandbox2.dir;
-        std::fs::create_dir_all(dir.join(state::CONTAINERS)).map_err(failed(dir.display()))?;
-        state::write(dir, state::SANDBOX, &record).map_err(failed(dir.display()))?;
-        let hierarchies = &inner2.hierarchies;
-        hierarchies.create(&sandbox2.cgroup).map_err(failed("the Pod's cgroup"))?;
-        let limits = super::limits(&sandbox2.config.resources);
-        hierarchies.limit(&sandbox2.cgroup, &limits).map_err(failed("the Pod's limits"))?;
-        shim_command(&inner2, &sandbox2)
-    })
-    .await?;
+    let command = inner
+        .tasks
+        .blocking(move || {
+            let dir = &sandbox2.dir;
+            std::fs::create_dir_all(dir.join(state::CONTAINERS)).map_err(failed(dir.display()))?;
+            state::write(dir, state::SANDBOX, &record).map_err(failed(dir.display()))?;
+            let hierarchies = &inner2.hierarchies;
+            hierarchies.create(&sandbox2.cgroup).map_err(failed("the Pod's cgroup"))?;
+            let limits = super::limits(&sandbox2.config.resources);
+            hierarchies.limit(&sandbox2.cgroup, &limits).map_err(failed("the Pod's limits"))?;
+            if let Some(cgroup) = sandbox2.pause_cgroup() {
+                hierarchies.create(&cgroup).map_err(failed("the pause process's cgroup"))?;
+            }
+            shim_command(&inner2, &sandbox2)
+        })
+        .await?;
     let mut child = tokio::process::Command::from(command).spawn().map_err(failed("starting the shim"))?;
     // Reaps it, whenever it ends.
-    super::spawn(async move { drop(child.wait().await) });
+    inner.tasks.spawn(async move { drop(child.wait().await) });
     let (sender, events) = mpsc::unbounded_channel();
-    let link = Link::open(&sandbox.dir, &sandbox.id, sender).await?;
+    let link = Link::open(&inner.tasks, &sandbox.dir, &sandbox.id, sender).await?;
     link.call(Request::Setup(plan)).await?;
     let pid = link.pid;
     sandbox.adopt(inner, link, events);
@@ -227,7 +239,7 @@ fn plan(inner: &Inner, sandbox: &Sandbox) -> SandboxPlan {
         namespaces,
         hostname: super::spec::c_string(&config.hostname),
         sysctls: sysctls.into_iter().collect(),
-        cgroup: inner.hierarchies.plan(&sandbox.cgroup),
+        cgroup: sandbox.pause_cgroup().map(|cgroup| inner.hierarchies.plan(&cgroup)).unwrap_or_default(),
         shm_bytes: if own_ipc { 64 << 20 } else { 0 },
     }
 }
@@ -237,7 +249,7 @@ fn shim_command(inner: &Inner, sandbox: &Sandbox) -> Result<Command, RuntimeErro
     let listener = listen(&sandbox.dir).map_err(failed("the shim's socket"))?;
     let log = sandbox.dir.join("shim.log");
     let log = std::fs::File::options().append(true).create(true).open(&log).map_err(failed(log.display()))?;
-    let groups = inner.hierarchies.plan(&purge::shims_cgroup(&inner.instance));
+    let groups = inner.hierarchies.plan(&inner.groups.shims());
     let groups = groups.v1.iter().chain((!groups.unified.is_empty()).then_some(&groups.unified));
     let mut command = Command::new(format!("/proc/self/fd/{}", inner.shim_executable.as_raw_fd()));
     command
@@ -327,19 +339,19 @@ pub(super) async fn discard(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Resul
     }
     let others: Vec<Arc<Sandbox>> = lock(&inner.sandboxes).values().cloned().collect();
     let shared = others.iter().any(|other| other.id != sandbox.id && other.cgroup == sandbox.cgroup);
-    let (inner, sandbox) = (inner.clone(), sandbox.clone());
-    blocking(move || {
-        for container in sandbox.containers() {
-            let cgroup = container.cgroup(&sandbox);
-            inner.hierarchies.kill(&cgroup).map_err(failed(&cgroup))?;
-            inner.hierarchies.remove(&cgroup).map_err(failed(&cgroup))?;
+    let (inner2, sandbox) = (inner.clone(), sandbox.clone());
+    let discard = move || {
+        let containers = sandbox.containers();
+        for cgroup in containers.iter().map(|container| container.cgroup(&sandbox)).chain(sandbox.pause_cgroup()) {
+            inner2.hierarchies.kill(&cgroup).map_err(failed(&cgroup))?;
+            inner2.hierarchies.remove(&cgroup).map_err(failed(&cgroup))?;
         }
         // Another attempt at the same Pod lives in the same group.
         if !shared {
-            inner.hierarchies.kill(&sandbox.cgroup).map_err(failed(&sandbox.cgroup))?;
-            inner.hierarchies.remove(&sandbox.cgroup).map_err(failed(&sandbox.cgroup))?;
+            inner2.hierarchies.kill(&sandbox.cgroup).map_err(failed(&sandbox.cgroup))?;
+            inner2.hierarchies.remove(&sandbox.cgroup).map_err(failed(&sandbox.cgroup))?;
         }
         purge::remove_dir(&sandbox.dir)
-    })
-    .await
+    };
+    inner.tasks.blocking(discard).await
 }

@@ -1,7 +1,7 @@
 //! Exec, attach and port-forward: each over a connection of its own to the shim.
 
 use super::link::Stream;
-use super::{Inner, failed};
+use super::{Inner, Tasks, failed};
 use crate::types::{Duplex, ExecConfig, RuntimeError, Session};
 use shim::proto::{Attach, Connect, Data, Exec, Reply, Request, Resize};
 use shim::wire::Bytes;
@@ -35,8 +35,8 @@ pub(super) async fn exec(inner: &Arc<Inner>, id: &str, config: ExecConfig) -> Re
         stream.call(&request, &[]).await?;
         let master = stream.fds.pop().ok_or_else(|| RuntimeError::Failed("the shim sent no terminal".into()))?;
         let terminal = Terminal::new(master).map_err(failed("terminal"))?;
-        let resize = terminal.resizer();
-        super::spawn(wait_exec(stream, sender));
+        let resize = terminal.resizer(&inner.tasks);
+        inner.tasks.spawn(wait_exec(stream, sender));
         return Ok(Session {
             stdin: config.stdin.then(|| Box::pin(terminal.clone()) as crate::types::Writer),
             stdout: Some(Box::pin(terminal)),
@@ -48,7 +48,7 @@ pub(super) async fn exec(inner: &Arc<Inner>, id: &str, config: ExecConfig) -> Re
     let (theirs, stdin, stdout, stderr) = pipes(&config).map_err(failed("pipes"))?;
     stream.call(&request, &[theirs[0].as_fd(), theirs[1].as_fd(), theirs[2].as_fd()]).await?;
     drop(theirs);
-    super::spawn(wait_exec(stream, sender));
+    inner.tasks.spawn(wait_exec(stream, sender));
     Ok(Session { stdin, stdout, stderr, resize: None, exit })
 }
 
@@ -106,10 +106,10 @@ impl Terminal {
     }
 
     /// Takes sizes (columns, rows) for as long as the sender lives.
-    fn resizer(&self) -> mpsc::Sender<(u16, u16)> {
+    fn resizer(&self, tasks: &Tasks) -> mpsc::Sender<(u16, u16)> {
         let (sender, mut sizes) = mpsc::channel(8);
         let master = Arc::downgrade(&self.master);
-        super::spawn(async move {
+        tasks.spawn(async move {
             while let Some((columns, rows)) = sizes.recv().await {
                 let Some(master) = master.upgrade() else { return };
                 let _ = shim::sys::resize(master.get_ref().as_fd(), columns, rows);
@@ -171,7 +171,7 @@ pub(super) async fn attach(inner: &Arc<Inner>, id: &str, config: ExecConfig) -> 
     let (stdout, output) = ours(config.stdout);
     let (stderr, error) = ours(config.stderr && !tty);
     let attached = Attached { id: id.to_owned(), stream, input, output, error, sizes };
-    super::spawn(attached.run(sender));
+    inner.tasks.spawn(attached.run(sender));
     Ok(Session {
         stdin: input_writer.map(|s: DuplexStream| Box::pin(s) as crate::types::Writer),
         stdout: stdout.map(|s: DuplexStream| Box::pin(s) as crate::types::Reader),

@@ -123,21 +123,9 @@ impl Node {
     pub(crate) async fn restart(&mut self, meanwhile: impl FnOnce(&Node)) {
         let empty = tempfile::tempdir().unwrap();
         let placeholder = open(&format!("{}-none", self.instance), empty.path()).await;
-        drop(std::mem::replace(&mut self.runtime, placeholder));
-        // Its tasks end when they next run.
-        tokio::task::yield_now().await;
+        std::mem::replace(&mut self.runtime, placeholder).close().await;
         meanwhile(self);
-        let dir = self.dir.path().to_owned();
-        // The image store is free once the last task of the old daemon let go of it.
-        let images = loop {
-            match Images::open(&dir.join("images"), images::Options::default()) {
-                Ok(images) => break images,
-                Err(images::OpenError::Busy(_)) => tokio::task::yield_now().await,
-                Err(e) => panic!("{e}"),
-            }
-        };
-        drop(images);
-        self.runtime = open(&self.instance, &dir).await;
+        self.runtime = open(&self.instance, self.dir.path()).await;
         purge(&format!("{}-none", self.instance), empty.path()).unwrap();
     }
 
@@ -158,7 +146,7 @@ impl Node {
                 }
             }
         };
-        tokio::time::timeout(std::time::Duration::from_secs(20), wait).await.expect("the container ends")
+        tokio::time::timeout(std::time::Duration::from_secs(120), wait).await.expect("the container ends")
     }
 
     pub(crate) fn sandbox(&self, name: &str) -> SandboxConfig {
@@ -177,7 +165,7 @@ impl Node {
                 tokio::time::sleep(std::time::Duration::from_millis(2)).await;
             }
         };
-        tokio::time::timeout(std::time::Duration::from_secs(20), wait).await.expect("the line comes");
+        tokio::time::timeout(std::time::Duration::from_secs(120), wait).await.expect("the line comes");
     }
 
     pub(crate) fn gate(&self) -> PathBuf {
@@ -197,7 +185,7 @@ impl Node {
     /// Proportional memory of each shim, in KiB.
     pub(crate) fn shims_pss_kib(&self) -> Vec<u64> {
         let hierarchies = shim::cgroup::Hierarchies::observe().unwrap();
-        let shims = hierarchies.processes(&format!("minke-{}/shims", self.instance));
+        let shims = hierarchies.processes(&self.shims_group());
         let pss = |pid: &i32| {
             let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
             let line = text.lines().find_map(|l| l.strip_prefix("Pss:")).unwrap();
@@ -208,7 +196,11 @@ impl Node {
 
     pub(crate) fn kill_shims(&self) {
         let hierarchies = shim::cgroup::Hierarchies::observe().unwrap();
-        hierarchies.kill(&format!("minke-{}/shims", self.instance)).unwrap();
+        hierarchies.kill(&self.shims_group()).unwrap();
+    }
+
+    fn shims_group(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("runtime/cgroup")).unwrap() + "/shims"
     }
 
     /// Stops and removes the sandbox, and checks that nothing is left of the instance.
@@ -224,6 +216,9 @@ impl Node {
         assert!(
             groups.iter().all(|g| g.ends_with("/shims")
                 || g.ends_with(&self.instance)
+                // Under systemd: its scope, and what keeps that.
+                || g.ends_with(".scope")
+                || g.ends_with("/init")
                 || g.ends_with("/pods")
                 || g.ends_with("/burstable")),
             "{groups:?}"
@@ -259,7 +254,8 @@ fn groups_of(instance: &str) -> Vec<String> {
         for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|t| t.is_dir()) {
                 let path = entry.path();
-                if path.components().any(|c| c.as_os_str() == wanted) {
+                let scope = format!("{wanted}.scope");
+                if path.components().any(|c| c.as_os_str() == wanted || c.as_os_str() == scope.as_str()) {
                     found.push(path.display().to_string());
                 }
                 walk(&path, wanted, found);

@@ -149,7 +149,7 @@ pub(super) fn enter_root(root: &Root, plan: &RootPlan) -> Result<RawFd> {
             sys::open(place, libc::O_PATH | libc::O_DIRECTORY).map_err(failed)?
         }
     };
-    let propagation = if plan.propagation == 0 { libc::MS_PRIVATE } else { plan.propagation };
+    let propagation = if plan.propagation == 0 { libc::MS_SLAVE } else { plan.propagation };
     sys::mount_setattr(mount, 0, 0, propagation, true).map_err(failed)?;
     Ok(mount)
 }
@@ -381,7 +381,7 @@ fn open_existing(root: RawFd, path: &CStr) -> sys::Result<Option<RawFd>> {
 fn make_readonly(root: RawFd, path: &CStr) -> sys::Result<()> {
     let Some(on) = open_existing(root, path)? else { return Ok(()) };
     let tree = sys::open_tree(on, c"", true)?;
-    sys::mount_setattr(tree, sys::MOUNT_ATTR_RDONLY, 0, libc::MS_PRIVATE, true)?;
+    sys::mount_setattr(tree, sys::MOUNT_ATTR_RDONLY, 0, 0, true)?;
     sys::move_mount(tree, on)?;
     sys::close(tree);
     sys::close(on);

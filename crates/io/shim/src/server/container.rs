@@ -4,7 +4,7 @@ use super::connection::{INPUT_MAX, failed, not_found};
 use super::{Shim, Source};
 use crate::launch::{self, Launched};
 use crate::log::{Lines, LogFile, Stream};
-use crate::plan::{CgroupPlan, ContainerPlan, ProcessPlan};
+use crate::plan::{CgroupPlan, ContainerPlan, MOUNT_SHM, ProcessPlan};
 use crate::proto::{Attach, ContainerInfo, Data, Empty, ExitRecord, Failure, Reply, Resize, Started, Stop};
 use crate::sys::{self, Child, Errno};
 use crate::wire::{Bytes, Wire};
@@ -169,9 +169,15 @@ impl Shim {
         };
         let stdio =
             if plan.process.tty { None } else { Some(Stdio::open(plan.stdin).map_err(|e| failed(e.to_string()))?) };
-        let launched = launch::create(&plan, stdio.as_ref().map_or([-1; 3], |s| s.theirs), self.shm);
+        let shm = self.shm.as_ref().filter(|_| plan.mounts.iter().any(|mount| mount.kind == MOUNT_SHM));
+        // Without it the launcher says which mount has no source.
+        let shm = shm.and_then(|shm| shm.copy().ok());
+        let launched = launch::create(&plan, stdio.as_ref().map_or([-1; 3], |s| s.theirs), shm);
         if let Some(stdio) = &stdio {
             stdio.close_theirs();
+        }
+        if let Some(shm) = shm {
+            sys::close(shm);
         }
         let launched = match launched {
             Ok(launched) => launched,

@@ -2,7 +2,7 @@
 
 use super::Shim;
 use super::connection::failed;
-use crate::launch;
+use crate::launch::{self, Held};
 use crate::plan::SandboxPlan;
 use crate::proto::Reply;
 use crate::sys::{self, Errno};
@@ -24,7 +24,11 @@ impl Shim {
             set_sysctl(name, value).map_err(|e| failed(format!("sysctl {name}={value}: {e}")))?;
         }
         if plan.shm_bytes != 0 {
-            self.shm = Some(shared_memory(plan.shm_bytes).map_err(|e| failed(format!("making /dev/shm: {e}")))?);
+            self.shm = Some(
+                shared_memory(plan.shm_bytes)
+                    .and_then(Held::new)
+                    .map_err(|e| failed(format!("making /dev/shm: {e}")))?,
+            );
         }
         if plan.namespaces & libc::CLONE_NEWPID as u64 != 0 {
             self.start_pause(plan).map_err(|e| failed(format!("starting the pause process: {e}")))?;

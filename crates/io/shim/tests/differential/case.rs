@@ -57,7 +57,8 @@ echo "# cgroup"; cat /proc/self/cgroup
 echo "# limits of the group"
 for f in memory/memory.limit_in_bytes pids/pids.max cpu/cpu.shares cpu/cpu.cfs_quota_us memory.max pids.max cpu.max
 do cat /sys/fs/cgroup/$f; done 2>&1
-echo "# place"; pwd; id; hostname; env | sort; umask; readlink /proc/self/cwd; ls -ld .
+echo "# place"; pwd; id; hostname; env | sort; umask; readlink /proc/self/cwd
+ls -ld . | sed -E 's/[A-Z][a-z]{2} [ 0-9]{2} [0-9:]{5}//'
 echo "# devices"; ls -ln /dev /dev/pts /dev/net 2>&1 | sed -E 's/[A-Z][a-z]{2} [ 0-9]{2} [0-9:]{5}//'
 echo "# rights"
 for f in /etc/new /tmp/new /proc/sys/kernel/domainname /sys/new /mnt/a/new /dev/new; do echo $f; touch $f 2>&1; done
@@ -324,6 +325,14 @@ pub(crate) struct Rootfs {
 
 impl Rootfs {
     pub(crate) fn make() -> Rootfs {
+        // Go's runtime raises this limit for itself, and this runc for its children.
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the limits are a local.
+        unsafe {
+            libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
         let dir = tempfile::tempdir().unwrap();
         let rootfs = Rootfs { path: dir.path().join("rootfs"), dir };
         rootfs.reset();
