@@ -22,6 +22,7 @@ mod recovery;
 mod sandbox;
 mod scope;
 mod session;
+mod shims;
 mod spec;
 mod state;
 
@@ -37,7 +38,6 @@ use images::{Images, PullError, RemoveError};
 use sandbox::Sandbox;
 use shim::cgroup::Hierarchies;
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
@@ -68,14 +68,12 @@ impl Drop for Embedded {
 }
 
 struct Inner {
-    instance: String,
     dir: PathBuf,
     images: Images,
     network: Arc<dyn PodNetwork>,
     hierarchies: Hierarchies,
     groups: groups::Groups,
-    /// The shims' program, which nobody can write through them.
-    shim_executable: OwnedFd,
+    shims: shims::Shims,
     sandboxes: Mutex<BTreeMap<String, Arc<Sandbox>>>,
     listeners: Mutex<Vec<mpsc::UnboundedSender<RuntimeEvent>>>,
     users: Mutex<BTreeMap<String, Arc<spec::Users>>>,
@@ -143,15 +141,18 @@ impl Embedded {
         std::fs::create_dir_all(&sandboxes).map_err(failed(sandboxes.display()))?;
         let mut hierarchies = Hierarchies::observe().map_err(failed("cgroups"))?;
         let groups = groups::Groups::make(&instance, &dir, &mut hierarchies)?;
-        let shim_executable = shim::executable::seal(&shim_program).map_err(failed(shim_program.display()))?;
+        let executable = shim::executable::seal(&shim_program).map_err(failed(shim_program.display()))?;
+        let plan = hierarchies.plan(&groups.shims());
+        let joined = plan.v1.iter().chain((!plan.unified.is_empty()).then_some(&plan.unified));
+        let joined = joined.map(|group| group.to_string_lossy().into_owned()).collect();
+        let shims = shims::Shims::new(&instance, joined, executable);
         let inner = Arc::new(Inner {
-            instance,
             dir,
             images,
             network,
             hierarchies,
             groups,
-            shim_executable,
+            shims,
             sandboxes: Mutex::default(),
             listeners: Mutex::default(),
             users: Mutex::default(),

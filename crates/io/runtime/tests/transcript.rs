@@ -10,11 +10,10 @@ use shim::plan::{
     SandboxPlan,
 };
 use shim::proto::{Empty, Hello, Reply, Request, Resize, Signal, Stop, Target, frame, take_frame};
-use shim::sys;
 use shim::wire::Bytes;
+use shim::{Spawner, sys};
 use std::ffi::CString;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -65,7 +64,8 @@ fn replay(text: &str) {
                 Line::Log(expected) => assert_eq!(log(), expected),
             }
         }
-        assert!(shim.child.wait().unwrap().success());
+        // Nothing more is said.
+        assert_eq!(shim.socket.read(&mut [0]).unwrap(), 0);
     });
 }
 
@@ -122,7 +122,9 @@ fn in_a_room(act: impl FnOnce() + Send) {
 }
 
 struct Shim {
-    child: Child,
+    /// What the shim is forked from; it ends when nobody can ask it.
+    spawner: Option<Spawner>,
+    parent: Child,
     socket: UnixStream,
     input: Vec<u8>,
 }
@@ -132,9 +134,12 @@ impl Shim {
         let path = format!("{ROOM}/shim.sock");
         let listener = UnixListener::bind(&path).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_minke-shim-for-tests"));
-        command.arg0(shim::NAME).arg("sandbox").env_clear().stdin(Stdio::from(OwnedFd::from(listener)));
-        let child = command.spawn().unwrap();
-        Shim { child, socket: UnixStream::connect(path).unwrap(), input: Vec::new() }
+        let (spawner, theirs) = Spawner::pair().unwrap();
+        command.arg0(shim::NAME).env_clear().stdin(Stdio::from(theirs));
+        let parent = command.spawn().unwrap();
+        let log = std::fs::File::create(format!("{ROOM}/shim.log")).unwrap();
+        spawner.spawn("sandbox", &listener.into(), &log.into()).unwrap();
+        Shim { spawner: Some(spawner), parent, socket: UnixStream::connect(path).unwrap(), input: Vec::new() }
     }
 
     fn reply(&mut self) -> Reply {
@@ -152,8 +157,8 @@ impl Shim {
 
 impl Drop for Shim {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.spawner = None;
+        let _ = self.parent.wait();
     }
 }
 

@@ -93,24 +93,16 @@ impl Hierarchies {
     /// Makes the group in every hierarchy, with the groups above it.
     pub fn create(&self, path: &str) -> Result<()> {
         for v1 in &self.v1 {
-            let cpuset = v1.controllers.iter().any(|c| c == "cpuset");
-            let mut dir = v1.mount.clone();
-            for part in path.split('/').filter(|p| !p.is_empty()) {
-                let parent = dir.clone();
-                dir.push(part);
-                if make(&dir)? && cpuset {
-                    for file in ["cpuset.cpus", "cpuset.mems"] {
-                        let value = std::fs::read(parent.join(file))?;
-                        std::fs::write(dir.join(file), value)?;
-                    }
-                }
-            }
+            make_v1(v1, &below(&v1.mount, path))?;
         }
         let Some(unified) = &self.unified else { return Ok(()) };
+        if !self.is_v2() {
+            return make_with(&below(unified, path), &mut |dir| make(dir).map(drop));
+        }
         let mut dir = unified.clone();
         let owned = below(unified, &self.owned);
         for part in path.split('/').filter(|p| !p.is_empty()) {
-            if self.is_v2() && dir.starts_with(&owned) {
+            if dir.starts_with(&owned) {
                 delegate(&dir)?;
             }
             dir.push(part);
@@ -252,6 +244,32 @@ fn wait_change(fd: RawFd, timeout_ms: i32) {
 
 fn below(mount: &Path, path: &str) -> PathBuf {
     mount.join(path.trim_start_matches('/'))
+}
+
+/// A group without processors and memory takes no process: it begins with its parent's.
+fn make_v1(v1: &V1, dir: &Path) -> Result<()> {
+    let cpuset = v1.controllers.iter().any(|c| c == "cpuset");
+    make_with(dir, &mut |dir| {
+        if make(dir)? && cpuset {
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                let value = std::fs::read(dir.with_file_name(file))?;
+                std::fs::write(dir.join(file), value)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Makes the groups above only if `dir` cannot be made without them: mostly they are there.
+fn make_with(dir: &Path, make: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
+    match make(dir) {
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            let parent = dir.parent().ok_or(e)?;
+            make_with(parent, make)?;
+            make(dir)
+        }
+        result => result,
+    }
 }
 
 /// Whether it was made now.

@@ -37,6 +37,10 @@ impl Drop for Fds {
     }
 }
 
+/// The file of a v1 group that a process of one thread writes itself into. Not `cgroup.procs`: for that the kernel
+/// stops every fork of the machine, which takes milliseconds.
+pub(crate) const V1_JOIN: &str = "tasks";
+
 /// Where the root file system comes from.
 enum Root {
     /// A detached mount.
@@ -64,7 +68,7 @@ struct Prepared<'a> {
     envp: Vec<*const c_char>,
     /// Programs to try, in the order of `$PATH`; one if the command has a slash.
     candidates: Vec<CString>,
-    /// `cgroup.procs` files the child writes itself into.
+    /// Files of cgroups the child writes itself into.
     v1_procs: Vec<RawFd>,
     stdio: [RawFd; 3],
     /// The child's end of the channel.
@@ -173,7 +177,7 @@ fn prepare<'a>(
 ) -> Result<Prepared<'a>, Failed> {
     let mut v1_procs = Vec::with_capacity(cgroup.v1.len());
     for (index, dir) in cgroup.v1.iter().enumerate() {
-        let fd = sys::open(&join(dir, "cgroup.procs"), libc::O_WRONLY).map_err(at(Stage::Cgroup, index))?;
+        let fd = sys::open(&join(dir, V1_JOIN), libc::O_WRONLY).map_err(at(Stage::Cgroup, index))?;
         v1_procs.push(fds.keep(fd));
     }
     let pointers = |strings: &[CString]| -> Vec<*const c_char> {

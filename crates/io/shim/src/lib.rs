@@ -15,7 +15,7 @@ mod server;
 pub mod sys;
 pub mod wire;
 
-pub use server::{NAME, is_shim, main, read_exit};
+pub use server::{NAME, Spawner, is_shim, main, read_exit};
 
 /// Starts a process of a few instructions that waits until it is killed: it keeps what needs a process to be kept.
 pub fn start_pause() -> sys::Result<sys::Child> {

@@ -5,13 +5,15 @@ mod connection;
 mod container;
 mod exec;
 mod sandbox;
+mod spawner;
 
 use crate::launch::Held;
 use crate::proto::Reply;
-use crate::sys::{self, Child, Errno};
+use crate::sys::{self, Child};
 use connection::Connection;
 use container::Container;
 pub use container::read_exit;
+pub use spawner::Spawner;
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
 
@@ -68,12 +70,14 @@ pub fn is_shim() -> bool {
 /// The name a shim is started under.
 pub const NAME: &str = "minke-shim";
 
-/// Runs the shim; its listening socket is descriptor 0. Arguments: the sandbox's id, then cgroup directories to join.
-/// Returns the exit code.
+/// Runs the process that shims are forked from, and in the end each of them. Descriptor 0 is the daemon's
+/// [`Spawner`]; arguments are cgroup directories to join. Returns the exit code.
 pub fn main() -> i32 {
-    let mut arguments = std::env::args().skip(1);
-    let sandbox_id = arguments.next().unwrap_or_default();
-    match Shim::build(sandbox_id, arguments).and_then(Shim::run) {
+    let result = spawner::run(std::env::args().skip(1)).and_then(|shim| match shim {
+        Some((sandbox_id, listener)) => Shim::build(sandbox_id, listener).and_then(Shim::run),
+        None => Ok(()),
+    });
+    match result {
         Ok(()) => 0,
         Err(e) => {
             let text = format!("minke-shim: {e}\n");
@@ -84,9 +88,8 @@ pub fn main() -> i32 {
 }
 
 impl Shim {
-    fn build(sandbox_id: String, cgroups: impl Iterator<Item = String>) -> sys::Result<Shim> {
-        isolate(cgroups)?;
-        let listener = take_listener()?;
+    fn build(sandbox_id: String, listener: RawFd) -> sys::Result<Shim> {
+        sys::set_nonblocking(listener)?;
         // SAFETY: the mask is a local; descriptors are checked.
         let (epoll, signals) = unsafe {
             let mut mask: libc::sigset_t = std::mem::zeroed();
@@ -247,47 +250,4 @@ impl Shim {
             self.send(token, reply, &[]);
         }
     }
-}
-
-/// Before anything else: out of the daemon's session and cgroups, unreadable to who shares a namespace with us, and
-/// the parent of what our containers leave behind.
-fn isolate(cgroups: impl Iterator<Item = String>) -> sys::Result<()> {
-    sys::prctl(libc::PR_SET_DUMPABLE, 0, 0)?;
-    // Fails where we lead a process group already (a shell's job); a session of our own is all the same then.
-    let _ = sys::setsid();
-    sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0)?;
-    // SAFETY: the name is static; signals get their default or are ignored.
-    unsafe {
-        libc::prctl(libc::PR_SET_NAME, c"minke-shim".as_ptr(), 0, 0, 0);
-        for signal in 1..=libc::SIGRTMAX() {
-            libc::signal(signal, libc::SIG_DFL);
-        }
-        for signal in [libc::SIGPIPE, libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGQUIT] {
-            libc::signal(signal, libc::SIG_IGN);
-        }
-        // One small heap: what is freed goes back.
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 64 * 1024);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 64 * 1024);
-    }
-    sys::chdir(c"/")?;
-    let _ = sys::write_file(c"/proc/self/oom_score_adj", b"-998");
-    for dir in cgroups {
-        let dir = std::ffi::CString::new(dir).map_err(|_| Errno(libc::EINVAL))?;
-        sys::write_file(&crate::launch::join(&dir, "cgroup.procs"), b"0")?;
-    }
-    Ok(())
-}
-
-/// The socket came as standard input, the one descriptor every way of starting a process passes on.
-fn take_listener() -> sys::Result<RawFd> {
-    // SAFETY: numbers only.
-    let listener = unsafe { libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 3) };
-    if listener < 0 {
-        return Err(sys::errno());
-    }
-    let null = sys::open(c"/dev/null", libc::O_RDWR)?;
-    sys::dup2(null, 0)?;
-    sys::close(null);
-    sys::set_nonblocking(listener)?;
-    Ok(listener)
 }

@@ -13,10 +13,10 @@ pub fn purge(instance: &str, dir: &Path) -> Result<(), RuntimeError> {
     let groups = Groups::recorded(instance, dir)?;
     // Shims first, so that nobody reports or restarts anything.
     for group in [groups.shims(), groups.pods(), groups.base.clone()] {
-        hierarchies.kill(&group).map_err(failed(&group))?;
         if group == groups.base {
-            groups.give_back()?;
+            groups.give_back();
         }
+        hierarchies.kill(&group).map_err(failed(&group))?;
         hierarchies.remove(&group).map_err(failed(&group))?;
     }
     remove_dir(&dir.join("sandboxes"))?;

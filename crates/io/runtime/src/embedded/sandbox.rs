@@ -9,11 +9,9 @@ use shim::plan::SandboxPlan;
 use shim::proto::{Empty, Request};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, Weak};
 use tokio::sync::mpsc;
 
@@ -182,25 +180,7 @@ pub(super) async fn run(inner: &Arc<Inner>, config: SandboxConfig) -> Result<San
 async fn make(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, record: SandboxRecord) -> Result<(), RuntimeError> {
     let plan = plan(inner, sandbox);
     let (inner2, sandbox2) = (inner.clone(), sandbox.clone());
-    let command = inner
-        .tasks
-        .blocking(move || {
-            let dir = &sandbox2.dir;
-            std::fs::create_dir_all(dir.join(state::CONTAINERS)).map_err(failed(dir.display()))?;
-            state::write(dir, state::SANDBOX, &record).map_err(failed(dir.display()))?;
-            let hierarchies = &inner2.hierarchies;
-            hierarchies.create(&sandbox2.cgroup).map_err(failed("the Pod's cgroup"))?;
-            let limits = super::limits(&sandbox2.config.resources);
-            hierarchies.limit(&sandbox2.cgroup, &limits).map_err(failed("the Pod's limits"))?;
-            if let Some(cgroup) = sandbox2.pause_cgroup() {
-                hierarchies.create(&cgroup).map_err(failed("the pause process's cgroup"))?;
-            }
-            shim_command(&inner2, &sandbox2)
-        })
-        .await?;
-    let mut child = tokio::process::Command::from(command).spawn().map_err(failed("starting the shim"))?;
-    // Reaps it, whenever it ends.
-    inner.tasks.spawn(async move { drop(child.wait().await) });
+    inner.tasks.blocking(move || prepare(&inner2, &sandbox2, &record)).await?;
     let (sender, events) = mpsc::unbounded_channel();
     let link = Link::open(&inner.tasks, &sandbox.dir, &sandbox.id, sender).await?;
     link.call(Request::Setup(plan)).await?;
@@ -214,6 +194,20 @@ async fn make(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, record: SandboxRecord)
     }
     sandbox.set_ips(ips.clone());
     state::write(&sandbox.dir, state::READY, &ReadyRecord { ips }).map_err(failed(sandbox.dir.display()))
+}
+
+/// Writes it down, makes its cgroups and starts its shim.
+fn prepare(inner: &Inner, sandbox: &Sandbox, record: &SandboxRecord) -> Result<(), RuntimeError> {
+    let (dir, hierarchies) = (&sandbox.dir, &inner.hierarchies);
+    std::fs::create_dir_all(dir.join(state::CONTAINERS)).map_err(failed(dir.display()))?;
+    state::write(dir, state::SANDBOX, record).map_err(failed(dir.display()))?;
+    hierarchies.create(&sandbox.cgroup).map_err(failed("the Pod's cgroup"))?;
+    let limits = super::limits(&sandbox.config.resources);
+    hierarchies.limit(&sandbox.cgroup, &limits).map_err(failed("the Pod's limits"))?;
+    if let Some(cgroup) = sandbox.pause_cgroup() {
+        hierarchies.create(&cgroup).map_err(failed("the pause process's cgroup"))?;
+    }
+    start_shim(inner, sandbox)
 }
 
 fn plan(inner: &Inner, sandbox: &Sandbox) -> SandboxPlan {
@@ -244,24 +238,12 @@ fn plan(inner: &Inner, sandbox: &Sandbox) -> SandboxPlan {
     }
 }
 
-/// The shim's command, with the socket it listens on as its input: it can be connected to before it runs.
-fn shim_command(inner: &Inner, sandbox: &Sandbox) -> Result<Command, RuntimeError> {
+/// Starts the shim with the socket it listens on: it can be connected to before it runs.
+fn start_shim(inner: &Inner, sandbox: &Sandbox) -> Result<(), RuntimeError> {
     let listener = listen(&sandbox.dir).map_err(failed("the shim's socket"))?;
     let log = sandbox.dir.join("shim.log");
     let log = std::fs::File::options().append(true).create(true).open(&log).map_err(failed(log.display()))?;
-    let groups = inner.hierarchies.plan(&inner.groups.shims());
-    let groups = groups.v1.iter().chain((!groups.unified.is_empty()).then_some(&groups.unified));
-    let mut command = Command::new(format!("/proc/self/fd/{}", inner.shim_executable.as_raw_fd()));
-    command
-        .arg0(shim::NAME)
-        .arg(&sandbox.id)
-        .args(groups.map(|group| group.to_string_lossy().into_owned()))
-        .env_clear()
-        .env("MINKE_INSTANCE", &inner.instance)
-        .stdin(OwnedFd::from(listener))
-        .stdout(Stdio::null())
-        .stderr(log);
-    Ok(command)
+    inner.shims.spawn(&sandbox.id, &listener.into(), &log.into()).map_err(failed("starting the shim"))
 }
 
 fn listen(dir: &Path) -> std::io::Result<UnixListener> {

@@ -19,7 +19,7 @@ pub(super) fn start(name: &str, pid: u32) -> Result<()> {
     run(name, &start_transient_unit(name, pid))
 }
 
-/// Lets systemd forget the scope, whose processes have ended. One that it does not know is no error.
+/// Lets systemd end the scope and what is left in it. One that it does not know is no error.
 pub(super) fn stop(name: &str) -> Result<()> {
     let mut body = Writer::default();
     body.string(name);

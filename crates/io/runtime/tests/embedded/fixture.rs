@@ -126,7 +126,7 @@ impl Node {
         std::mem::replace(&mut self.runtime, placeholder).close().await;
         meanwhile(self);
         self.runtime = open(&self.instance, self.dir.path()).await;
-        purge(&format!("{}-none", self.instance), empty.path()).unwrap();
+        purge(&format!("{}-none", self.instance), &empty.path().join("runtime")).unwrap();
     }
 
     pub(crate) async fn container(&self, pod: &str, mut config: ContainerConfig) -> String {

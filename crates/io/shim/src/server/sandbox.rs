@@ -40,7 +40,7 @@ impl Shim {
     fn start_pause(&mut self, plan: &SandboxPlan) -> sys::Result<()> {
         let mut v1 = Vec::new();
         for dir in &plan.cgroup.v1 {
-            v1.push(sys::open(&launch::join(dir, "cgroup.procs"), libc::O_WRONLY)?);
+            v1.push(sys::open(&launch::join(dir, launch::V1_JOIN), libc::O_WRONLY)?);
         }
         let unified = if plan.cgroup.unified.is_empty() {
             None
