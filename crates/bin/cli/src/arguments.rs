@@ -1,7 +1,10 @@
 //! Commands and their flags.
 
 use clap::{Args, Parser, Subcommand};
+use std::convert::Infallible;
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// Kubernetes in one binary, built around the Pod.
@@ -36,6 +39,8 @@ pub enum Command {
     /// The kubectl on PATH, with minke's kubeconfig
     #[command(disable_help_flag = true)]
     Kubectl(Passed),
+    /// Print completions for a shell
+    Completion { shell: clap_complete::Shell },
 }
 
 /// Which instance.
@@ -129,15 +134,50 @@ pub struct Why {
 
 #[derive(Debug, Args)]
 pub struct Run {
-    /// A manifest file, a directory of them, or `-` for standard input
-    #[arg(short, long, required = true, value_name = "FILE|DIR|-")]
-    pub filename: Vec<PathBuf>,
+    /// A manifest file, a directory of them, a URL, or `-` for standard input
+    #[arg(short, long, required = true, value_name = "FILE|DIR|URL|-")]
+    pub filename: Vec<String>,
     /// Import this image archive first (OCI or docker)
     #[arg(long, value_name = "FILE")]
     pub image_archive: Vec<PathBuf>,
     /// Give up after this time (exit code 124), e.g. `90s`, `5m`
     #[arg(long, value_parser = duration)]
     pub timeout: Option<Duration>,
+    /// What ends it: all Pods `ready`, all `done` that can be, or a condition of all Pods (`Initialized`,
+    /// `Ready=false`); with a command, when that begins (`ready` unless given)
+    #[arg(long, value_name = "ready|done|CONDITION")]
+    pub until: Option<Until>,
+    /// Run this with KUBECONFIG set; its exit code counts
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// A state that all applied Pods are to reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Until {
+    /// Ready, or ended well.
+    Ready,
+    /// Ended, if it can.
+    Done,
+    Condition {
+        kind: String,
+        status: String,
+    },
+}
+
+impl FromStr for Until {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(match text {
+            "ready" => Self::Ready,
+            "done" => Self::Done,
+            condition => {
+                let (kind, status) = condition.split_once('=').unwrap_or((condition, "true"));
+                Self::Condition { kind: kind.to_owned(), status: status.to_owned() }
+            }
+        })
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,7 +4,9 @@
 
 pub mod admin;
 pub mod arguments;
+pub mod completion;
 pub mod image;
+pub mod kubeconfig;
 pub mod manifests;
 pub mod run;
 pub mod status;

@@ -1,5 +1,6 @@
 //! `minke run`: manifests in a throw-away cluster. The binary boots and removes the cluster around [`follow`].
 
+use crate::arguments::Until;
 use crate::manifests;
 use anyhow::{Context, Result};
 use client::informer::{Cache, Change, Informer};
@@ -10,7 +11,9 @@ use futures::{AsyncBufReadExt, StreamExt};
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write as _};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -19,9 +22,9 @@ use tokio::task::JoinSet;
 /// One colour per container, in turn.
 const COLOURS: [u8; 6] = [36, 33, 32, 35, 34, 31];
 
-/// Applies `objects`, shows what their Pods do, and returns the exit code: the first that is not 0 in the order of the
-/// manifests, once every Pod that can end has ended. With only Pods that run for ever, it does not return.
-pub async fn follow(kubeconfig: &Path, objects: Vec<Value>) -> Result<u8> {
+/// Applies `objects`, shows what their Pods do until they are as `until` says, then runs `command` (if any), and returns
+/// the exit code: the command's, or else the first of the Pods' that is not 0, in the order of the manifests.
+pub async fn follow(kubeconfig: &Path, objects: Vec<Value>, until: &Until, command: &[OsString]) -> Result<u8> {
     let remote = Arc::new(Remote::from_kubeconfig(kubeconfig).await?);
     let mut wanted = Vec::new();
     for object in &objects {
@@ -30,14 +33,46 @@ pub async fn follow(kubeconfig: &Path, objects: Vec<Value>) -> Result<u8> {
             wanted.push((created.namespace.clone(), created.name.clone()));
         }
     }
+    // Workloads make Pods of their own, and go on.
+    let lasting = objects.iter().any(|object| matches!(object["apiVersion"].as_str(), Some("apps/v1" | "batch/v1")));
     let query = ListQuery { target: target::<Pod>("", ""), ..ListQuery::default() };
     let (informer, pods, changes) = Informer::<Pod>::new(remote.clone(), query);
     let mut printer = Printer::new(remote);
+    let work = async {
+        let mut changes = changes;
+        let code = until_reached(&wanted, lasting, until, &pods, &mut changes, &mut printer).await;
+        if command.is_empty() || code != 0 {
+            if *until == Until::Done {
+                printer.finish().await;
+            }
+            return Ok(code);
+        }
+        tokio::select! {
+            code = carry_out(command, kubeconfig) => code,
+            () = show(&mut changes, &mut printer) => Ok(1),
+        }
+    };
     tokio::select! {
         () = informer.run() => anyhow::bail!("the watch of Pods ended"),
-        code = until_ended(&wanted, &pods, changes, &mut printer) => {
-            printer.finish().await;
-            Ok(code)
+        code = work => code,
+    }
+}
+
+/// The command's exit code; as shells have it, 128 and the signal's number for one that was killed.
+async fn carry_out(command: &[OsString], kubeconfig: &Path) -> Result<u8> {
+    let Some((program, arguments)) = command.split_first() else { return Ok(0) };
+    let mut child = tokio::process::Command::new(program);
+    let status = child.args(arguments).env("KUBECONFIG", kubeconfig).kill_on_drop(true).status().await;
+    let status = status.with_context(|| format!("cannot run {}", program.display()))?;
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    Ok(u8::try_from(code).unwrap_or(1))
+}
+
+/// Goes on showing what happens.
+async fn show(changes: &mut mpsc::UnboundedReceiver<Change<Pod>>, printer: &mut Printer) {
+    while let Some(change) = changes.recv().await {
+        if let Change::Set { new, .. } = &change {
+            printer.pod(new);
         }
     }
 }
@@ -47,25 +82,62 @@ fn describe(object: &Value) -> String {
     format!("cannot create {}/{}", text(&object["kind"]).to_lowercase(), text(&object["metadata"]["name"]))
 }
 
-async fn until_ended(
+async fn until_reached(
     wanted: &[(String, String)],
+    lasting: bool,
+    until: &Until,
     pods: &Cache<Pod>,
-    mut changes: mpsc::UnboundedReceiver<Change<Pod>>,
+    changes: &mut mpsc::UnboundedReceiver<Change<Pod>>,
     printer: &mut Printer,
 ) -> u8 {
+    let mut gone = BTreeSet::new();
     while let Some(change) = changes.recv().await {
-        if let Change::Set { new, .. } = &change {
-            printer.pod(new);
+        match &change {
+            Change::Set { new, .. } => printer.pod(new),
+            Change::Gone(old) => drop(gone.insert(old.metadata.uid.clone())),
+            Change::Synced => {}
         }
         let of = |(namespace, name): &(String, String)| pods.get(namespace, name);
         let found: Option<Vec<Arc<Pod>>> = wanted.iter().map(of).collect();
+        let missing = found.is_none() && !gone.is_empty();
+        if missing {
+            eprintln!("a Pod of the manifests was deleted");
+            return 1;
+        }
         let Some(found) = found else { continue };
-        let finite: Vec<&Arc<Pod>> = found.iter().filter(|pod| can_end(pod)).collect();
-        if !finite.is_empty() && finite.iter().all(|pod| has_ended(pod)) {
-            return finite.iter().map(|pod| exit_code(pod)).find(|code| *code != 0).unwrap_or(0);
+        if let Some(code) = outcome(&found, lasting, until) {
+            return code;
         }
     }
     1
+}
+
+/// The exit code, once the Pods are as wanted or can no longer become so.
+fn outcome(pods: &[Arc<Pod>], lasting: bool, until: &Until) -> Option<u8> {
+    let first_failure = |pods: &[&Arc<Pod>]| pods.iter().map(|pod| exit_code(pod)).find(|code| *code != 0);
+    let all: Vec<&Arc<Pod>> = pods.iter().collect();
+    let reached = match until {
+        Until::Done => {
+            let finite: Vec<&Arc<Pod>> = pods.iter().filter(|pod| can_end(pod)).collect();
+            let ended = finite.iter().all(|pod| has_ended(pod)) && (!finite.is_empty() || all.is_empty() && !lasting);
+            return ended.then(|| first_failure(&finite).unwrap_or(0));
+        }
+        Until::Ready => all.iter().all(|pod| has_condition(pod, "Ready", "true") || phase(pod) == "Succeeded"),
+        Until::Condition { kind, status } => all.iter().all(|pod| has_condition(pod, kind, status)),
+    };
+    if reached {
+        return Some(0);
+    }
+    // Who has ended changes no more.
+    let failed: Vec<&Arc<Pod>> = all.iter().copied().filter(|pod| phase(pod) == "Failed").collect();
+    let stuck = !failed.is_empty() || all.iter().all(|pod| has_ended(pod));
+    stuck.then(|| first_failure(&failed).unwrap_or(1))
+}
+
+fn has_condition(pod: &Pod, kind: &str, status: &str) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let mut same = conditions.filter(|condition| condition.type_.eq_ignore_ascii_case(kind));
+    same.any(|condition| condition.status.eq_ignore_ascii_case(status))
 }
 
 fn can_end(pod: &Pod) -> bool {
@@ -194,23 +266,50 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn code(phase: &str, codes: &[(&str, i32)]) -> u8 {
+    fn pod(phase: &str, policy: &str, codes: &[(&str, i32)]) -> Arc<Pod> {
         let status = |(name, code): &(&str, i32)| {
             json!({"name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0,
                 "state": {"terminated": {"exitCode": code}}})
         };
         let containers: Vec<_> = ["b", "a"].iter().map(|name| json!({"name": name})).collect();
         let statuses: Vec<_> = codes.iter().map(status).collect();
-        let pod =
-            json!({"spec": {"containers": containers}, "status": {"phase": phase, "containerStatuses": statuses}});
-        exit_code(&serde_json::from_value(pod).unwrap())
+        let ready = if phase == "Running" { "True" } else { "False" };
+        let conditions = json!([{"type": "Ready", "status": ready}]);
+        let pod = json!({"spec": {"containers": containers, "restartPolicy": policy},
+            "status": {"phase": phase, "containerStatuses": statuses, "conditions": conditions}});
+        Arc::new(serde_json::from_value(pod).unwrap())
     }
 
     #[test]
     fn the_first_failure_in_the_manifest_is_the_exit_code() {
+        let code = |phase, codes| exit_code(&pod(phase, "Never", codes));
         assert_eq!(code("Succeeded", &[("a", 0), ("b", 0)]), 0);
         assert_eq!(code("Failed", &[("a", 3), ("b", 7)]), 7);
         assert_eq!(code("Failed", &[("a", 3), ("b", 0)]), 3);
         assert_eq!(code("Failed", &[]), 1);
+    }
+
+    #[test]
+    fn what_ends_a_run() {
+        let running = || pod("Running", "Always", &[]);
+        let pending = || pod("Pending", "Never", &[]);
+        let failed = || pod("Failed", "Never", &[("a", 3)]);
+        let done = || pod("Succeeded", "Never", &[]);
+        let not_ready = Until::Condition { kind: "ready".to_owned(), status: "false".to_owned() };
+        for (pods, until, expected) in [
+            (vec![running(), done()], Until::Done, Some(0)),
+            (vec![running(), pending()], Until::Done, None),
+            (vec![running()], Until::Done, None),
+            (vec![done(), failed(), running()], Until::Done, Some(3)),
+            (vec![], Until::Done, Some(0)),
+            (vec![running(), done()], Until::Ready, Some(0)),
+            (vec![running(), pending()], Until::Ready, None),
+            (vec![running(), failed(), pending()], Until::Ready, Some(3)),
+            (vec![pending(), done()], not_ready.clone(), Some(0)),
+            (vec![running()], not_ready, None),
+        ] {
+            assert_eq!(outcome(&pods, false, &until), expected, "{until:?} {pods:?}");
+        }
+        assert_eq!(outcome(&[], true, &Until::Done), None, "workloads go on");
     }
 }

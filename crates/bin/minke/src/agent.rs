@@ -35,7 +35,13 @@ pub(crate) async fn run(arguments: &Agent) -> Result<()> {
     let admin = Admin {
         node: Some((node.images.clone(), node.runtime.clone())),
         client: Client::new(joined.transport),
-        facts: json!({"server": server, "node": record.node_name}),
+        facts: json!({
+            "id": record.id,
+            "dataDir": instance.directory,
+            "server": server,
+            "node": record.node_name,
+            "nodeAddress": record.node_address(),
+        }),
         authority_hash: None,
         stop: stop.clone(),
     };

@@ -1,6 +1,7 @@
 //! `minke down`: ends an instance and its Pods; with `--purge`, everything it ever made.
 
 use crate::instance::{self, Record};
+use crate::{contexts, supervisor};
 use anyhow::{Context, Result};
 use cli::admin::Admin;
 use cli::arguments::Down;
@@ -26,15 +27,22 @@ pub(crate) async fn end(arguments: &Down) -> Result<()> {
     let Some(record) = instance::read(&directory)? else {
         anyhow::bail!("no minke was ever started on {}", directory.display());
     };
+    let supervisor = supervisor::find(&directory)?;
     let admin = Admin::new(&directory);
     if admin.is_running().await {
         admin.post("/stop").await.context("minke runs but cannot be stopped")?;
+        if let Some(supervisor) = &supervisor {
+            supervisor::wait(supervisor)?;
+        }
+    } else if let Some(supervisor) = &supervisor {
+        supervisor::end(supervisor)?;
     }
     // Held until the server's process is gone.
     let lock = File::options().write(true).open(directory.join("lock"));
     let lock = lock.with_context(|| format!("cannot open the lock of {}", directory.display()))?;
     flock(&lock, FlockOperation::LockExclusive)?;
     sweep(&directory, &record)?;
+    contexts::take(&directory)?;
     if arguments.purge {
         remove_all(&directory)?;
     }

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use cli::arguments::Settings;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
@@ -53,11 +54,36 @@ pub(crate) struct Flags {
     pub(crate) server: Option<String>,
 }
 
-impl From<&Settings> for Flags {
-    fn from(settings: &Settings) -> Self {
+impl Flags {
+    pub(crate) fn of(settings: &Settings) -> Result<Self> {
         let Settings { port, kubeconfig, node_name, no_node, ip_family, .. } = settings.clone();
-        Self { port, kubeconfig, node_name, no_node, ip_family, server: None }
+        let kubeconfig = kubeconfig.map(std::path::absolute).transpose()?;
+        Ok(Self { port, kubeconfig, node_name, no_node, ip_family, server: None })
     }
+
+    /// The same flags for a server's command line.
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
+        let mut arguments = Vec::new();
+        for (flag, value) in [
+            ("--port", self.port.map(|port| port.to_string().into())),
+            ("--node-name", self.node_name.clone().map(OsString::from)),
+            ("--ip-family", self.ip_family.clone().map(OsString::from)),
+            ("--kubeconfig", self.kubeconfig.clone().map(PathBuf::into_os_string)),
+        ] {
+            if let Some(value) = value {
+                arguments.extend([flag.into(), value]);
+            }
+        }
+        if self.no_node {
+            arguments.push("--no-node".into());
+        }
+        arguments
+    }
+}
+
+/// Whether the machine's well-known ports and paths are this instance's.
+pub(crate) fn is_default(directory: &Path) -> bool {
+    directory == Path::new(DEFAULT_DIR)
 }
 
 impl Record {
@@ -201,7 +227,7 @@ pub(crate) fn agree(record: &Record, flags: &Flags) -> Result<()> {
 }
 
 fn decide(directory: &Path, flags: &Flags) -> Result<(Record, UnixListener)> {
-    let is_default = directory == Path::new(DEFAULT_DIR);
+    let is_default = is_default(directory);
     let wanted = flags.port.or(is_default.then_some(API_PORT));
     let node_name = match &flags.node_name {
         Some(name) => name.clone(),
@@ -276,7 +302,7 @@ mod tests {
             settings: Settings,
         }
         let settings = Only::parse_from(["minke"].into_iter().chain(more.iter().copied())).settings;
-        Instance::open(directory, &Flags::from(&settings))
+        Instance::open(directory, &Flags::of(&settings)?)
     }
 
     #[test]

@@ -4,7 +4,9 @@
 mod admin;
 mod agent;
 mod certificates;
+mod contexts;
 mod down;
+mod host;
 mod in_process;
 mod instance;
 mod join;
@@ -13,8 +15,10 @@ mod node;
 mod run;
 mod server;
 mod status;
+mod supervisor;
 mod token;
 mod up;
+mod version;
 
 use anyhow::Result;
 use clap::Parser;
@@ -36,6 +40,12 @@ fn main() -> ExitCode {
 }
 
 fn start(command: Command) -> Result<ExitCode> {
+    if let Command::Server(settings) = &command
+        && std::env::var_os(supervisor::DETACHED).is_some()
+    {
+        supervisor::run(&settings.instance.data_dir)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     rustls::crypto::ring::default_provider().install_default().ok();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
@@ -58,6 +68,7 @@ fn start(command: Command) -> Result<ExitCode> {
             }
             Command::Status(status) => cli::status::run(status).await?,
             Command::Image(image) => cli::image::run(image).await?,
+            Command::Completion { shell } => cli::completion::run(shell),
             Command::Kubectl(passed) => return Err(exec_kubectl(&passed.arguments)),
         }
         Ok(ExitCode::SUCCESS)

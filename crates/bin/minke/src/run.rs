@@ -1,9 +1,10 @@
 //! `minke run`: boots a throw-away cluster, hands it to [`cli::run`], and takes everything away again.
 
+use crate::instance::Flags;
 use crate::{down, up};
 use anyhow::{Context, Result};
 use cli::admin::Admin;
-use cli::arguments::{Down, Instance, Run, Settings};
+use cli::arguments::{Down, Instance, Run, Until};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,25 +16,20 @@ const INTERRUPTED: u8 = 130;
 
 pub(crate) async fn run(arguments: &Run) -> Result<ExitCode> {
     // Read before anything is started: a manifest that cannot be read costs nothing.
-    let objects = cli::manifests::read(&arguments.filename)?;
+    let objects = cli::manifests::read(&arguments.filename).await?;
+    let usual = if arguments.command.is_empty() { Until::Done } else { Until::Ready };
+    let until = arguments.until.clone().unwrap_or(usual);
     let directory = std::env::temp_dir().join(format!("minke-run-{}", uuid::Uuid::new_v4().simple()));
     let instance = Instance { data_dir: directory.clone() };
-    let settings = Settings {
-        instance: instance.clone(),
-        port: None,
-        kubeconfig: None,
-        node_name: None,
-        no_node: false,
-        ip_family: None,
-    };
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let started = tokio::task::spawn_blocking(move || up::start(&settings)).await?;
+    let at = directory.clone();
+    let started = tokio::task::spawn_blocking(move || up::start(&at, &Flags::default())).await?;
     let work = async {
         started?;
         for archive in &arguments.image_archive {
             cli::image::import(&Admin::new(&directory), archive).await?;
         }
-        cli::run::follow(&directory.join("admin.kubeconfig"), objects).await
+        cli::run::follow(&directory.join("admin.kubeconfig"), objects, &until, &arguments.command).await
     };
     let result = tokio::select! {
         code = work => code,

@@ -2,11 +2,11 @@
 
 use crate::admin::Admin;
 use crate::certificates::Signer;
+use crate::contexts;
 use crate::in_process::InProcess;
 use crate::instance::{self, Flags, Instance, Record};
 use crate::life::{first_failure, say_ready, supervise};
 use crate::node::kubelet_tls;
-use crate::up::DETACHED;
 use anyhow::{Context, Result, bail};
 use apiserver::authentication::{MASTERS, NODES, User};
 use apiserver::authorization::Authorizer;
@@ -38,14 +38,10 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// Runs until a signal or `minke down`.
 pub(crate) async fn run(settings: &Settings) -> Result<()> {
-    let instance = Instance::open(&settings.instance.data_dir, &Flags::from(settings))?;
+    let instance = Instance::open(&settings.instance.data_dir, &Flags::of(settings)?)?;
     let record = &instance.record;
     if !record.no_node && !rustix::process::geteuid().is_root() {
         bail!("a node needs root; run as root, or start the control plane alone with --no-node");
-    }
-    if std::env::var_os(DETACHED).is_some() {
-        // Fails only for the leader of a group, which has no terminal to lose.
-        rustix::process::setsid().ok();
     }
     let shutdown = CancellationToken::new();
     let mut parts: JoinSet<Result<()>> = JoinSet::new();
@@ -58,7 +54,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     let stop = Arc::new(Notify::new());
     let node =
         if record.no_node { None } else { Some(start_node(&instance, &pki, &server, &shutdown, &mut parts).await?) };
-    write_kubeconfigs(&instance, &pki)?;
+    write_kubeconfig(&instance, &pki)?;
     let admin = Admin {
         node: node.as_ref().map(|running| (running.images.clone(), running.runtime.clone())),
         client: administrator(&server),
@@ -105,11 +101,18 @@ async fn start_node(
 }
 
 fn facts(instance: &Instance) -> serde_json::Value {
-    json!({
-        "server": format!("https://127.0.0.1:{}", instance.record.api_port),
+    let record = &instance.record;
+    let mut facts = json!({
+        "id": record.id,
+        "dataDir": instance.directory,
+        "server": format!("https://127.0.0.1:{}", record.api_port),
         "kubeconfig": instance.directory.join("admin.kubeconfig"),
-        "node": (!instance.record.no_node).then(|| instance.record.node_name.clone()),
-    })
+    });
+    if !record.no_node {
+        facts["node"] = json!(record.node_name);
+        facts["nodeAddress"] = json!(record.node_address());
+    }
+    facts
 }
 
 fn open_store(directory: &Path, parts: &mut JoinSet<Result<()>>) -> Result<Embedded> {
@@ -239,14 +242,13 @@ fn start_controllers(server: &Arc<ApiServer>, pki: &Pki, parts: &mut JoinSet<Res
     });
 }
 
-fn write_kubeconfigs(instance: &Instance, pki: &Pki) -> Result<()> {
-    let record = &instance.record;
-    let admin = pki.client("kubernetes-admin", &["system:masters"], Timestamp::now())?;
-    let url = format!("https://127.0.0.1:{}", record.api_port);
+fn write_kubeconfig(instance: &Instance, pki: &Pki) -> Result<()> {
+    let admin = pki.client("kubernetes-admin", &[MASTERS], Timestamp::now())?;
+    let url = format!("https://127.0.0.1:{}", instance.record.api_port);
     let text = pki::kubeconfig("minke", &url, pki.authority_pem(), &admin);
     pki::write_kubeconfig(&instance.directory.join("admin.kubeconfig"), &text)?;
-    if let Some(path) = &record.kubeconfig {
-        pki::write_kubeconfig(path, &text)?;
+    if instance.record.kubeconfig.is_some() {
+        contexts::put(&instance.directory, &instance.record)?;
     }
     Ok(())
 }

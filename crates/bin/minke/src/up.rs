@@ -1,62 +1,69 @@
-//! `minke up`: a server in the background.
+//! `minke up`: a server in the background, under a supervisor.
 #![allow(clippy::print_stdout)]
 
 use crate::instance::{self, Flags};
+use crate::supervisor::{self, DETACHED};
+use crate::{contexts, version};
 use anyhow::{Context, Result, bail};
 use cli::admin::Admin;
 use cli::arguments::Settings;
+use std::cmp::Ordering;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-/// Tells a server that it was started by `up`: it leaves the terminal, and says `ready` on its standard output.
-pub(crate) const DETACHED: &str = "MINKE_DETACHED";
-
 /// Starts it, or says that it runs; prints the time it took.
 pub(crate) async fn run(settings: &Settings) -> Result<()> {
     let directory = std::path::absolute(&settings.instance.data_dir)?;
-    if Admin::new(&directory).is_running().await {
-        if let Some(record) = instance::read(&directory)? {
-            instance::agree(&record, &Flags::from(settings))?;
+    let flags = Flags::of(settings)?;
+    let record = instance::read(&directory)?;
+    if let Some(record) = &record {
+        instance::agree(record, &flags)?;
+    }
+    let asked = flags.kubeconfig.as_ref().or(record.as_ref().and_then(|record| record.kubeconfig.as_ref()));
+    contexts::check(&directory, asked)?;
+    if let Ok(answer) = Admin::new(&directory).get("/status").await {
+        let running: serde_json::Value = serde_json::from_slice(&answer)?;
+        let running = running["version"].as_str().unwrap_or_default();
+        match version::compare(running, version::OWN) {
+            Ordering::Equal => {
+                println!("minke is already running on {}", directory.display());
+                return Ok(());
+            }
+            Ordering::Greater => {
+                bail!("a newer minke ({running}) runs on {}; this one is {}", directory.display(), version::OWN)
+            }
+            Ordering::Less => println!("replacing minke {running} by {}; its Pods go on", version::OWN),
         }
-        println!("minke is already running on {}", directory.display());
-        return Ok(());
+        if supervisor::find(&directory)?.is_none() {
+            bail!("minke {running} runs in the foreground here; whoever started it must start the new one");
+        }
+    }
+    // One that waits to start a failed server again is in the way, too.
+    if let Some(old) = supervisor::find(&directory)? {
+        supervisor::end(&old)?;
     }
     let began = Instant::now();
-    start(settings)?;
-    println!(
-        "minke is up in {:.0} ms; kubeconfig: {}",
-        began.elapsed().as_secs_f64() * 1e3,
-        directory.join("admin.kubeconfig").display()
-    );
+    start(&directory, &flags)?;
+    let took_ms = began.elapsed().as_secs_f64() * 1e3;
+    let record = instance::read(&directory)?.context("the instance has no record")?;
+    let kubeconfig = contexts::put(&directory, &record)?;
+    let kubeconfig = kubeconfig.unwrap_or_else(|| directory.join("admin.kubeconfig"));
+    println!("minke is up in {took_ms:.0} ms; kubeconfig: {}", kubeconfig.display());
     Ok(())
 }
 
 /// Returns when the server says that it is ready; the error is what it said instead.
-pub(crate) fn start(settings: &Settings) -> Result<()> {
-    let directory = std::path::absolute(&settings.instance.data_dir)?;
-    instance::make_private(&directory)?;
+pub(crate) fn start(directory: &Path, flags: &Flags) -> Result<()> {
+    instance::make_private(directory)?;
     let log_path = directory.join("minke.log");
     let mut log = File::options().create(true).append(true).open(&log_path);
     let log = log.as_mut().map_err(|error| anyhow::anyhow!("cannot write {}: {error}", log_path.display()))?;
     let said_before = log.seek(SeekFrom::End(0))?;
     let mut command = Command::new(std::env::current_exe().context("cannot find my own program")?);
-    command.arg("server").arg("--data-dir").arg(&directory);
-    for (flag, value) in [
-        ("--port", settings.port.map(|port| port.to_string())),
-        ("--node-name", settings.node_name.clone()),
-        ("--ip-family", settings.ip_family.clone()),
-        ("--kubeconfig", settings.kubeconfig.as_ref().map(|path| path.display().to_string())),
-    ] {
-        if let Some(value) = value {
-            command.arg(flag).arg(value);
-        }
-    }
-    if settings.no_node {
-        command.arg("--no-node");
-    }
+    command.arg("server").arg("--data-dir").arg(directory).args(flags.arguments());
     command.env(DETACHED, "1").current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log.try_clone()?);
     let mut child = command.spawn().context("cannot start the server")?;
     if wait_until_ready(&mut child)? {
@@ -73,13 +80,14 @@ fn wait_until_ready(child: &mut Child) -> Result<bool> {
     Ok(line.trim() == "ready")
 }
 
+/// The server's own error; its supervisor's comes after it.
 fn last_words(log: &Path, from: u64) -> String {
     let mut text = String::new();
     let read = File::open(log).and_then(|mut file| {
         file.seek(SeekFrom::Start(from))?;
         file.take(64 * 1024).read_to_string(&mut text)
     });
-    let error = text.lines().rev().find_map(|line| line.strip_prefix("Error: ")).map(str::to_owned);
+    let error = text.lines().find_map(|line| line.strip_prefix("Error: ")).map(str::to_owned);
     match (read, error) {
         (Ok(_), Some(error)) => error,
         _ => format!("the server did not start; see {}", log.display()),

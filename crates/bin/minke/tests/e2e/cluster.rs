@@ -36,6 +36,7 @@ pub(crate) struct Cluster {
     pub(crate) directory: tempfile::TempDir,
     /// `instance.json`
     pub(crate) record: serde_json::Value,
+    trace: Trace,
 }
 
 impl Cluster {
@@ -58,7 +59,8 @@ impl Cluster {
     /// An instance that was started otherwise.
     pub(crate) fn adopt(directory: tempfile::TempDir) -> Self {
         let record = std::fs::read_to_string(directory.path().join("instance.json")).unwrap();
-        Self { directory, record: serde_json::from_str(&record).unwrap() }
+        let trace = Trace::of(directory.path());
+        Self { directory, record: serde_json::from_str(&record).unwrap(), trace }
     }
 
     pub(crate) fn up(&self) {
@@ -148,31 +150,45 @@ impl Cluster {
         let status: serde_json::Value = serde_json::from_str(&self.minke(&["status", "-o", "json"])).unwrap();
         status["pid"].as_i64().unwrap().try_into().unwrap()
     }
+}
+
+/// What an instance is known by, to see afterwards that nothing of it is left.
+pub(crate) struct Trace {
+    id: String,
+    directory: String,
+}
+
+impl Trace {
+    pub(crate) fn of(directory: &Path) -> Self {
+        let record = std::fs::read_to_string(directory.join("instance.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+        Self { id: record["id"].as_str().unwrap().to_owned(), directory: directory.to_str().unwrap().to_owned() }
+    }
 
     /// Everything on this machine that carries the instance's id or lies in its directory.
-    fn left(&self) -> Vec<String> {
+    pub(crate) fn left(&self) -> Vec<String> {
         let mut left = Vec::new();
-        let directory = self.directory.path().to_str().unwrap();
+        let directory = self.directory.as_str();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         left.extend(mounts.lines().filter(|line| line.contains(directory)).map(|line| format!("mount {line}")));
         for entry in std::fs::read_dir("/sys/class/net").unwrap().flatten() {
             let alias = std::fs::read_to_string(entry.path().join("ifalias")).unwrap_or_default();
-            if alias.contains(self.id()) {
+            if alias.contains(&self.id) {
                 left.push(format!("link {}", entry.file_name().display()));
             }
         }
         let tables = succeed(Command::new("nft").args(["list", "tables"]));
-        left.extend(tables.lines().filter(|line| line.contains(self.id())).map(str::to_owned));
+        left.extend(tables.lines().filter(|line| line.contains(&self.id)).map(str::to_owned));
         for root in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path()) {
-            left.extend(entries_with(&root, self.id()).map(|path| format!("cgroup {}", path.display())));
+            left.extend(entries_with(&root, &self.id).map(|path| format!("cgroup {}", path.display())));
         }
         left.extend(
-            entries_with(Path::new("/sys/fs/cgroup"), self.id()).map(|path| format!("cgroup {}", path.display())),
+            entries_with(Path::new("/sys/fs/cgroup"), &self.id).map(|path| format!("cgroup {}", path.display())),
         );
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
             let arguments = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let arguments = String::from_utf8_lossy(&arguments).replace('\0', " ");
-            if arguments.contains(directory) || arguments.contains(self.id()) {
+            if arguments.contains(directory) || arguments.contains(&self.id) {
                 left.push(format!("process {}: {arguments}", entry.file_name().display()));
             }
         }
@@ -197,6 +213,6 @@ impl Drop for Cluster {
         }
         assert!(output.status.success(), "down --purge: {}", said(&output));
         assert!(!self.directory.path().exists(), "the data directory is left");
-        assert_eq!(self.left(), Vec::<String>::new(), "left behind");
+        assert_eq!(self.trace.left(), Vec::<String>::new(), "left behind");
     }
 }
