@@ -45,7 +45,8 @@ pub(crate) fn write(
         let (resolv, problems) = files::resolv_conf(pod, &node_resolv_conf()?, &shared.config.cluster_dns, domain);
         overwrite(&resolv_file, &resolv, 0o644)?;
         for message in problems {
-            let event = PodEvent { warning: true, reason: "DNSConfigForming", message, field_path: String::new() };
+            let event =
+                PodEvent { warning: true, reason: "DNSConfigForming".into(), message, field_path: String::new() };
             shared.events.pod(&Arc::new(pod.clone()), &event);
         }
     }
