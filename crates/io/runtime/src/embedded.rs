@@ -137,8 +137,9 @@ impl Embedded {
         if instance.is_empty() || !instance.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
             return Err(RuntimeError::Failed(format!("instance id {instance:?}: letters, digits and - only")));
         }
-        let sandboxes = dir.join("sandboxes");
-        std::fs::create_dir_all(&sandboxes).map_err(failed(sandboxes.display()))?;
+        for name in ["sandboxes", purge::REMOVED] {
+            std::fs::create_dir_all(dir.join(name)).map_err(failed(dir.display()))?;
+        }
         let mut hierarchies = Hierarchies::observe().map_err(failed("cgroups"))?;
         let groups = groups::Groups::make(&instance, &dir, &mut hierarchies)?;
         let executable = shim::executable::seal(&shim_program).map_err(failed(shim_program.display()))?;

@@ -21,6 +21,8 @@ pub(super) async fn recover(inner: &Arc<Inner>) -> Result<(), RuntimeError> {
             tracing::error!(sandbox = id, error = %e, "a recorded sandbox could not be taken up");
         }
     }
+    let state = inner.dir.clone();
+    inner.tasks.tracker.spawn_blocking(move || purge::clear_removed(&state));
     // Images removed while their containers ran are kept by the leases just taken; the others can go.
     inner.images.collect().map_err(|e| RuntimeError::Failed(e.to_string()))
 }

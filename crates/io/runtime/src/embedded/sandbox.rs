@@ -333,7 +333,10 @@ pub(super) async fn discard(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Resul
             inner2.hierarchies.kill(&sandbox.cgroup).map_err(failed(&sandbox.cgroup))?;
             inner2.hierarchies.remove(&sandbox.cgroup).map_err(failed(&sandbox.cgroup))?;
         }
-        purge::remove_dir(&sandbox.dir)
+        purge::put_away(&inner2.dir, &sandbox.dir)
     };
-    inner.tasks.blocking(discard).await
+    inner.tasks.blocking(discard).await?;
+    let state = inner.dir.clone();
+    inner.tasks.tracker.spawn_blocking(move || purge::clear_removed(&state));
+    Ok(())
 }
