@@ -25,10 +25,12 @@ impl Outside {
         let wire = format!("out{id}");
         sh(&format!(
             "ip netns add {name}
-             ip link add {wire} type veth peer name eth0 netns {name}
+             ip link add {wire} address 02:00:00:00:00:01 type veth peer name eth0 address 02:00:00:00:00:02 netns {name}
              ip addr add {host4}/30 dev {wire}; ip addr add {host6}/64 dev {wire} nodad; ip link set {wire} up
              ip -n {name} addr add {own4}/30 dev eth0; ip -n {name} addr add {own6}/64 dev eth0 nodad
              ip -n {name} link set eth0 up; ip -n {name} link set lo up
+             ip neigh add {own6} lladdr 02:00:00:00:00:02 dev {wire}
+             ip -n {name} neigh add {host6} lladdr 02:00:00:00:00:01 dev eth0
              ip -n {name} route add default via {host4}; ip -n {name} -6 route add default via {host6}"
         ));
         outside

@@ -126,11 +126,17 @@ fn seen(netns: Option<&OwnedFd>, listener: &TcpListener, to: &str) -> IpAddr {
 fn outside() -> OwnedFd {
     let outside = namespace();
     let pid = std::process::id();
-    sh(&format!("ip link add uplink type veth peer name eth0 netns /proc/{pid}/fd/{}", outside.as_raw_fd()));
+    sh(&format!(
+        "ip link add uplink address 02:00:00:00:00:01 type veth peer name eth0 address 02:00:00:00:00:02 netns /proc/{pid}/fd/{}",
+        outside.as_raw_fd()
+    ));
     sh(
         "ip addr add 192.0.2.1/24 dev uplink; ip addr add 2001:db8::1/64 dev uplink nodad; ip link set uplink up; ip link set lo up",
     );
+    // Neighbours are known: a busy machine takes long to tell a link that it has a carrier, and until then nobody answers.
+    sh("ip -6 neigh add 2001:db8::2 lladdr 02:00:00:00:00:02 dev uplink");
     within(&outside, || {
+        sh("ip -6 neigh add 2001:db8::1 lladdr 02:00:00:00:00:01 dev eth0");
         sh("ip addr add 192.0.2.2/24 dev eth0; ip addr add 2001:db8::2/64 dev eth0 nodad; ip link set eth0 up");
         sh("ip route add default via 192.0.2.1; ip -6 route add default via 2001:db8::1");
     });
