@@ -1,5 +1,6 @@
 //! Checks of IP addresses and networks, with upstream's messages (apimachinery `util/validation/ip.go`).
 
+use crate::names;
 use schema::field::{ErrorList, Path, invalid};
 use std::net::IpAddr;
 
@@ -47,6 +48,41 @@ pub fn ip(path: &Path, value: &str) -> ErrorList {
     }
 }
 
+/// Upstream `ValidateEndpointIP`: what traffic must not be sent to.
+pub fn endpoint_ip(text: &str, path: &Path) -> ErrorList {
+    let Some(ip) = parse_ip(text) else {
+        return vec![invalid(path, text, "must be a valid IP address")];
+    };
+    let ip = ip.to_canonical();
+    let mut found = ErrorList::new();
+    if ip.is_unspecified() {
+        found.push(invalid(path, text, &format!("may not be unspecified ({text})")));
+    }
+    if ip.is_loopback() {
+        found.push(invalid(path, text, "may not be in the loopback range (127.0.0.0/8, ::1/128)"));
+    }
+    let (link_local, multicast) = match ip {
+        IpAddr::V4(ip) => (ip.is_link_local(), matches!(ip.octets(), [224, 0, 0, _])),
+        IpAddr::V6(ip) => (ip.segments()[0] & 0xffc0 == 0xfe80, ip.segments()[0] & 0xff0f == 0xff02),
+    };
+    if link_local {
+        found.push(invalid(path, text, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"));
+    }
+    if multicast {
+        found.push(invalid(path, text, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"));
+    }
+    found
+}
+
+/// The host name by which a load balancer can be reached.
+pub fn host_name(path: &Path, name: &str) -> ErrorList {
+    let mut found: ErrorList = names::errors(path, name, names::dns_subdomain(name)).collect();
+    if parse_ip(name).is_some() {
+        found.push(invalid(path, name, "must be a DNS name, not an IP address"));
+    }
+    found
+}
+
 /// `GetWarningsForIP`.
 pub fn ip_warning(path: &Path, value: &str) -> Option<String> {
     let shown = match parse_ip(value)? {
@@ -76,6 +112,31 @@ pub fn parse_cidr(value: &str) -> Option<(IpAddr, u8)> {
     }
     let length: u8 = length.parse().ok()?;
     (length <= max).then_some((address, length))
+}
+
+/// Whether the network `part` lies in `whole` and is smaller.
+pub fn strictly_contains(whole: (IpAddr, u8), part: (IpAddr, u8)) -> bool {
+    if part.1 <= whole.1 {
+        return false;
+    }
+    match (whole.0, part.0) {
+        (IpAddr::V4(whole_ip), IpAddr::V4(part)) => {
+            (u32::from(whole_ip) ^ u32::from(part)).leading_zeros() >= u32::from(whole.1)
+        }
+        (IpAddr::V6(whole_ip), IpAddr::V6(part)) => {
+            (u128::from(whole_ip) ^ u128::from(part)).leading_zeros() >= u32::from(whole.1)
+        }
+        _ => false,
+    }
+}
+
+/// `GetWarningsForCIDR` of a network that validation lets pass.
+pub fn cidr_warning(path: &Path, value: &str) -> Option<String> {
+    let (address, length) = parse_cidr(value).filter(|(address, _)| address.is_ipv6())?;
+    let canonical = format!("{address}/{length}");
+    (canonical != value).then(|| {
+        format!("{path}: IPv6 CIDR value \"{value}\" should be in RFC 5952 canonical format (\"{canonical}\")")
+    })
 }
 
 fn has_host_bits(address: IpAddr, length: u8) -> bool {

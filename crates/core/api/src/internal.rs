@@ -213,6 +213,15 @@ pub fn invalid(path: &Path, of: &str, value: &Value, detail: &str) -> FieldError
     }
 }
 
+/// [`schema::field::duplicate`] with the value in internal form.
+pub fn duplicate(path: &Path, of: &str, value: &Value) -> FieldError {
+    FieldError {
+        error_type: ErrorType::Duplicate,
+        path: path.as_str().to_owned(),
+        message: format!("Duplicate value: {}", compact(of, value)),
+    }
+}
+
 /// [`schema::field::not_supported`] with the value in internal form.
 pub fn not_supported(path: &Path, of: &str, value: &Value, supported: &[&str]) -> FieldError {
     let supported = supported.iter().map(|one| format!("\"{one}\"")).collect::<Vec<_>>().join(", ");

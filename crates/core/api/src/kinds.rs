@@ -11,6 +11,7 @@ pub mod core;
 pub mod discovery;
 pub mod flowcontrol;
 pub mod networking;
+pub mod policy;
 pub mod rbac;
 pub mod resource;
 pub mod rows;
@@ -45,7 +46,7 @@ pub fn rules(group: &str, kind: &str) -> &'static Rules {
         ("", "PersistentVolumeClaim") => &rows::PERSISTENT_VOLUME_CLAIM,
         ("", "PodTemplate") => &workloads::POD_TEMPLATE,
         ("", "ReplicationController") => &workloads::REPLICATION_CONTROLLER,
-        ("", "ResourceQuota") => &rows::RESOURCE_QUOTA,
+        ("", "ResourceQuota") => &core::resource_quota::RULES,
         ("admissionregistration.k8s.io", "MutatingAdmissionPolicy") => &admissionregistration::policy::MUTATING,
         ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding") => {
             &admissionregistration::policy::MUTATING_BINDING
@@ -74,12 +75,12 @@ pub fn rules(group: &str, kind: &str) -> &'static Rules {
         ("flowcontrol.apiserver.k8s.io", "FlowSchema") => &flowcontrol::FLOW_SCHEMA,
         ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => &flowcontrol::PRIORITY_LEVEL,
         ("networking.k8s.io", "IPAddress") => &rows::IP_ADDRESS,
-        ("networking.k8s.io", "Ingress") => &rows::INGRESS,
+        ("networking.k8s.io", "Ingress") => &networking::ingress::RULES,
         ("networking.k8s.io", "IngressClass") => &networking::ingress_class::RULES,
         ("networking.k8s.io", "NetworkPolicy") => &networking::network_policy::RULES,
         ("networking.k8s.io", "ServiceCIDR") => &rows::SERVICE_CIDR,
         ("node.k8s.io", "RuntimeClass") => &rows::RUNTIME_CLASS,
-        ("policy", "PodDisruptionBudget") => &rows::POD_DISRUPTION_BUDGET,
+        ("policy", "PodDisruptionBudget") => &policy::POD_DISRUPTION_BUDGET,
         ("resource.k8s.io", "DeviceClass") => &rows::DEVICE_CLASS,
         ("resource.k8s.io", "DeviceTaintRule") => &resource::taint::RULE,
         ("resource.k8s.io", "ResourceClaim") => &resource::claim::CLAIM,

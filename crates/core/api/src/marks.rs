@@ -1,23 +1,16 @@
 //! What becomes of each field of the kinds with behaviour (`marks.txt`): somebody acts upon it, refuses it, or it is stored
 //! with a warning. A field without a mark fails the tests.
 
-use crate::tree::Tree;
 use serde_json::Value;
 use std::sync::LazyLock;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mark {
-    /// A file below `crates/`.
-    Honoured(&'static str),
-    Refused(&'static str),
-    /// Why nothing comes of it.
-    Warned(&'static str),
-}
 
 struct Line {
     kind: &'static str,
     pattern: Vec<&'static str>,
-    mark: Mark,
+    /// `honoured`, `refused` or `warned`.
+    mark: &'static str,
+    /// The file that does it, below `crates/`; of what is warned, why nothing comes of it.
+    what: &'static str,
 }
 
 static LINES: LazyLock<Vec<Line>> = LazyLock::new(|| {
@@ -31,26 +24,10 @@ static LINES: LazyLock<Vec<Line>> = LazyLock::new(|| {
         let mut words = text.splitn(3, ' ');
         let (path, mark, what) =
             (words.next().unwrap_or_default(), words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let mark = match mark {
-            "honoured" => Mark::Honoured(what),
-            "refused" => Mark::Refused(what),
-            _ => Mark::Warned(what),
-        };
-        lines.push(Line { kind, pattern: path.split('.').collect(), mark });
+        lines.push(Line { kind, pattern: path.split('.').collect(), mark, what });
     }
     lines
 });
-
-impl Line {
-    fn fits(&self, path: &[&str]) -> bool {
-        let (pattern, open) = match self.pattern.split_last() {
-            Some((&"**", before)) => (before, true),
-            _ => (self.pattern.as_slice(), false),
-        };
-        let long_enough = if open { path.len() >= pattern.len() } else { path.len() == pattern.len() };
-        long_enough && pattern.iter().zip(path).all(|(wanted, name)| names(wanted, name))
-    }
-}
 
 fn names(wanted: &str, name: &str) -> bool {
     match wanted {
@@ -60,26 +37,18 @@ fn names(wanted: &str, name: &str) -> bool {
     }
 }
 
-fn mark(kind: &str, path: &[&str]) -> Option<&'static Line> {
-    LINES.iter().find(|line| line.kind == kind && line.fits(path))
-}
-
 /// A `Warning:` for each field of a core kind that is set and that nobody acts upon, in the order of the table. `object`
 /// is as its writer sent it: what admission adds is nobody's wish.
 pub fn warnings(kind: &str, object: &Value) -> Vec<String> {
-    let of_kind = LINES.iter().filter(|line| line.kind == kind);
-    let warned = of_kind.filter_map(|line| match line.mark {
-        Mark::Warned(why) => Some((line, why)),
-        _ => None,
-    });
-    warned
-        .flat_map(|(line, why)| {
-            let mut found = Vec::new();
-            let end = line.pattern.iter().position(|name| *name == "**").unwrap_or(line.pattern.len());
-            set_at(object, &line.pattern[..end], String::new(), &mut found);
-            found.into_iter().map(move |path| format!("{path}: stored, but minke does not act on it yet: {why}"))
-        })
-        .collect()
+    let mut warnings = Vec::new();
+    for line in LINES.iter().filter(|line| line.kind == kind && line.mark == "warned") {
+        let end = line.pattern.iter().position(|name| *name == "**").unwrap_or(line.pattern.len());
+        let mut paths = Vec::new();
+        set_at(object, &line.pattern[..end], String::new(), &mut paths);
+        let told = |path| format!("{path}: stored, but minke does not act on it yet: {}", line.what);
+        warnings.extend(paths.into_iter().map(told));
+    }
+    warnings
 }
 
 /// The paths of what is set under a pattern; lists are told by index.
@@ -113,6 +82,21 @@ mod tests {
     use schema::table::{Shape, TypeId};
     use serde_json::json;
     use std::path::Path;
+
+    impl Line {
+        fn fits(&self, path: &[&str]) -> bool {
+            let (pattern, open) = match self.pattern.split_last() {
+                Some((&"**", before)) => (before, true),
+                _ => (self.pattern.as_slice(), false),
+            };
+            let long_enough = if open { path.len() >= pattern.len() } else { path.len() == pattern.len() };
+            long_enough && pattern.iter().zip(path).all(|(wanted, name)| names(wanted, name))
+        }
+    }
+
+    fn mark(kind: &str, path: &[&str]) -> Option<&'static Line> {
+        LINES.iter().find(|line| line.kind == kind && line.fits(path))
+    }
 
     /// Every path below a type; a type inside itself is not walked again.
     fn paths(of: TypeId, path: &[&'static str], above: &[TypeId], all: &mut Vec<Vec<&'static str>>) {
@@ -165,10 +149,19 @@ mod tests {
                 .any(|path| mark(line.kind, path).is_some_and(|own| std::ptr::eq(own, line)));
             assert!(used, "{} {}: no field", line.kind, line.pattern.join("."));
             match line.mark {
-                Mark::Honoured(file) | Mark::Refused(file) => {
-                    assert!(crates.join(file).is_file(), "{file} is not there")
-                }
-                Mark::Warned(why) => assert!(!why.is_empty()),
+                "honoured" | "refused" => assert!(crates.join(line.what).is_file(), "{} is not there", line.what),
+                mark => assert!(mark == "warned" && !line.what.is_empty(), "{mark}"),
+            }
+        }
+    }
+
+    /// Warnings are told by pattern alone, so none may hide behind a line before it.
+    #[test]
+    fn no_line_takes_from_a_warning() {
+        for line in LINES.iter().filter(|line| line.mark == "warned") {
+            for path in all_paths(line.kind).iter().filter(|path| line.fits(path)) {
+                let first = mark(line.kind, path).map(|first| first.pattern.join("."));
+                assert_eq!(first, Some(line.pattern.join(".")), "{}", path.join("."));
             }
         }
     }

@@ -381,6 +381,24 @@ pub fn signer_name(path: &Path, name: &str) -> ErrorList {
     found
 }
 
+/// `IsDomainPrefixedPath`: `acme.io/foo`.
+pub fn domain_prefixed_path(path: &Path, value: &str) -> ErrorList {
+    if value.is_empty() {
+        return vec![required(path, "")];
+    }
+    let Some((host, rest)) = value.split_once('/').filter(|(host, rest)| !host.is_empty() && !rest.is_empty()) else {
+        let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+        return vec![invalid(path, value, detail)];
+    };
+    let mut found: ErrorList = errors(path, host, dns_subdomain(host)).collect();
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"/%!$&'()*+,;=:-._~".contains(&b);
+    if !rest.bytes().all(fits) {
+        let detail = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+        found.push(invalid(path, rest, detail));
+    }
+    found
+}
+
 /// `IsKubernetesSignerName`.
 pub fn is_kubernetes_signer(name: &str) -> bool {
     let host = name.split('/').next().unwrap_or_default();

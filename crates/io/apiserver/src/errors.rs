@@ -98,18 +98,17 @@ pub(crate) fn unauthorized() -> Refusal {
 /// `NewInvalid`: one error stands alone, several stand in brackets; the same text is told once.
 pub(crate) fn invalid(group: &str, kind: &str, name: &str, errors: &ErrorList) -> Refusal {
     let mut texts: Vec<String> = Vec::new();
+    let mut causes: Vec<Value> = Vec::new();
     for error in errors {
         let text = error.to_string();
         if !texts.contains(&text) {
             texts.push(text);
+            let field = if error.path.is_empty() { "<nil>" } else { &error.path };
+            causes.push(json!({"reason": error.error_type.reason(), "message": error.message, "field": field}));
         }
     }
     let listed = if texts.len() == 1 { texts.remove(0) } else { format!("[{}]", texts.join(", ")) };
     let mut details = details(group, kind, name);
-    let causes = errors
-        .iter()
-        .map(|e| json!({"reason": e.error_type.reason(), "message": e.message, "field": if e.path.is_empty() { "<nil>" } else { &e.path }}))
-        .collect::<Vec<_>>();
     details["causes"] = causes.into();
     let message = format!("{} {} is invalid: {listed}", qualified(group, kind), quoted(name));
     refusal(422, "Invalid", message, details)

@@ -1,13 +1,25 @@
 //! `autoscaling` HorizontalPodAutoscaler, both versions.
 
+mod validate;
+
 use super::rows;
 use super::shared::set_default;
+use super::workloads::checks::not_negative;
 use crate::meta;
 use crate::rules::Rules;
 use crate::tree::{Tree, object_mut};
+use schema::field::Path;
 use serde_json::{Value, json};
 
-pub static HORIZONTAL_POD_AUTOSCALER: Rules = Rules { default, ..rows::HORIZONTAL_POD_AUTOSCALER };
+pub static HORIZONTAL_POD_AUTOSCALER: Rules = Rules {
+    default,
+    validate: |new| validate::validate(new, &Value::Null),
+    validate_update: validate::validate,
+    validate_status_update: |new, _| {
+        not_negative(&new["status"], &["currentReplicas", "desiredReplicas"], &Path::new("status"))
+    },
+    ..rows::HORIZONTAL_POD_AUTOSCALER
+};
 
 fn default(scaler: &mut Value) {
     let is_v1 = scaler.text("apiVersion") == "autoscaling/v1";

@@ -7,6 +7,7 @@ pub mod limit_range;
 pub mod namespace;
 pub mod node;
 pub mod pod;
+pub mod resource_quota;
 pub mod secret;
 pub mod service;
 pub mod service_account;

@@ -1,4 +1,5 @@
 //! `networking.k8s.io`.
 
+pub mod ingress;
 pub mod ingress_class;
 pub mod network_policy;

@@ -1,6 +1,6 @@
 //! Defaults and columns of the kinds that make Pods; the validation of each has a file of its own.
 
-mod checks;
+pub(super) mod checks;
 mod cron_job;
 mod daemon_set;
 mod deployment;

@@ -1,6 +1,6 @@
 //! `v1` Endpoints.
 
-use crate::addresses::{ip_warning, legacy_ip, parse_ip};
+use crate::addresses::{endpoint_ip, ip_warning, legacy_ip};
 use crate::human;
 use crate::kinds::columns;
 use crate::meta;
@@ -95,33 +95,7 @@ fn validate_address(address: &Value, path: &Path) -> ErrorList {
     if let Some(node) = address.text_opt("nodeName") {
         found.extend(errors(&path.child("nodeName"), node, dns_subdomain_name(node, false)));
     }
-    found.extend(validate_endpoint_ip(ip, &path.child("ip")));
-    found
-}
-
-/// Upstream `ValidateEndpointIP`: what traffic must not be sent to.
-pub(in crate::kinds) fn validate_endpoint_ip(text: &str, path: &Path) -> ErrorList {
-    let Some(ip) = parse_ip(text) else {
-        return vec![invalid(path, text, "must be a valid IP address")];
-    };
-    let ip = ip.to_canonical();
-    let mut found = ErrorList::new();
-    if ip.is_unspecified() {
-        found.push(invalid(path, text, &format!("may not be unspecified ({text})")));
-    }
-    if ip.is_loopback() {
-        found.push(invalid(path, text, "may not be in the loopback range (127.0.0.0/8, ::1/128)"));
-    }
-    let (link_local, multicast) = match ip {
-        std::net::IpAddr::V4(ip) => (ip.is_link_local(), matches!(ip.octets(), [224, 0, 0, _])),
-        std::net::IpAddr::V6(ip) => (ip.segments()[0] & 0xffc0 == 0xfe80, ip.segments()[0] & 0xff0f == 0xff02),
-    };
-    if link_local {
-        found.push(invalid(path, text, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"));
-    }
-    if multicast {
-        found.push(invalid(path, text, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"));
-    }
+    found.extend(endpoint_ip(ip, &path.child("ip")));
     found
 }
 

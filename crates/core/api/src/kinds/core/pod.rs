@@ -23,7 +23,10 @@ pub mod warnings;
 use crate::meta;
 use crate::rules::Rules;
 use crate::tree::Tree;
+use schema::field::{ErrorList, Path};
+use schema::quantity::Quantity;
 use serde_json::Value;
+use validate::Lenient;
 
 pub static RULES: Rules = Rules {
     default: defaults::pod,
@@ -85,13 +88,36 @@ pub fn is_mirror(pod: &Value) -> bool {
 pub const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
 /// `ValidatePersistentVolumeClaimSpec` of a new claim.
-pub(in crate::kinds) fn claim_spec(spec: &Value, path: &schema::field::Path) -> schema::field::ErrorList {
+pub(in crate::kinds) fn claim_spec(spec: &Value, path: &Path) -> ErrorList {
     volumes::claim::claim_spec(spec, path)
 }
 
+/// `ValidateContainerResourceRequirements` without claims.
+pub(in crate::kinds) fn container_resources(requirements: &Value, path: &Path) -> ErrorList {
+    requirements::container(requirements, &[], path, Lenient::default())
+}
+
+pub(in crate::kinds) fn container_resource_name(name: &str, path: &Path) -> ErrorList {
+    requirements::container_resource_name(name, path)
+}
+
+/// `ValidateResourceQuantityValue`.
+pub(in crate::kinds) fn quantity_value(name: &str, amount: Quantity, path: &Path) -> ErrorList {
+    requirements::quantity_value(name, amount, path)
+}
+
+pub(in crate::kinds) fn resource_name(name: &str, path: &Path) -> ErrorList {
+    requirements::resource_name(name, path)
+}
+
+/// `ValidateTolerations` of new ones.
+pub(in crate::kinds) fn tolerations(tolerations: &[Value], path: &Path) -> ErrorList {
+    scheduling::tolerations(tolerations, path, Lenient::default())
+}
+
 /// Upstream's `field.NewPath("")`, which prints as `[]`.
-fn nowhere() -> schema::field::Path {
-    schema::field::Path::default().key("")
+fn nowhere() -> Path {
+    Path::default().key("")
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! `discovery.k8s.io/v1` EndpointSlice.
 
-use crate::addresses::{ip, ip_warning, legacy_ip, parse_ip};
+use crate::addresses::{endpoint_ip, ip, ip_warning, legacy_ip, parse_ip};
 use crate::human;
 use crate::kinds::columns;
-use crate::kinds::core::endpoints::{PROTOCOLS, listed, validate_endpoint_ip};
+use crate::kinds::core::endpoints::{PROTOCOLS, listed};
 use crate::meta;
 use crate::names::{IMMUTABLE, dns_label, dns_subdomain, dns_subdomain_name, errors, label_value, qualified_name};
 use crate::rules::Rules;
@@ -179,7 +179,7 @@ fn validate_address(address: &str, of: &str, list: &Path, at: usize) -> ErrorLis
         if !parse_ip(address).is_some_and(is) {
             found.push(invalid(list, address, &format!("must be an {wanted} address")));
         }
-        found.extend(validate_endpoint_ip(address, path));
+        found.extend(endpoint_ip(address, path));
         found
     };
     match of {

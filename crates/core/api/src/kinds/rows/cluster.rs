@@ -2,13 +2,16 @@
 
 use super::{age, int_or_text, labels, name, or, selector};
 use crate::human;
+use crate::internal;
 use crate::kinds::columns;
+use crate::kinds::core::pod;
 use crate::kinds::shared::{clear_status, keep_spec, keep_spec_and_meta, keep_status};
 use crate::meta;
+use crate::names::{self, IMMUTABLE, dns_label, errors};
 use crate::rules::Rules;
 use crate::tree::Tree;
 use jiff::Timestamp;
-use schema::field::{self, ErrorList, Path};
+use schema::field::{ErrorList, Path, forbidden, invalid, required};
 use serde_json::{Value, json};
 
 const WITH_STATUS: Rules = Rules {
@@ -55,6 +58,11 @@ pub static CONTROLLER_REVISION: Rules =
 pub static RUNTIME_CLASS: Rules = Rules {
     columns: columns::RUNTIME_CLASS,
     row: |class, now| vec![name(class), json!(class.text("handler")), age(class, now)],
+    validate: validate_runtime_class,
+    validate_update: |new, old| {
+        let changed = new.text("handler") != old.text("handler");
+        changed.then(|| invalid(&Path::new("handler"), Value::Null, IMMUTABLE)).into_iter().collect()
+    },
     unconditional_update: false,
     create_on_update: true,
     ..Rules::PLAIN
@@ -69,6 +77,7 @@ pub static CERTIFICATE_SIGNING_REQUEST: Rules = Rules {
         keep_status(new, old);
     },
     validate_status_update: |new, old| approval_changes(new, old, false),
+    validate_name: names::path_segment_name,
     ..WITH_STATUS
 };
 
@@ -94,20 +103,20 @@ pub fn approval_changes(new: &Value, old: &Value, approves: bool) -> ErrorList {
         let (before, after) = (of(old, kind), of(new, kind));
         if after.len() < before.len() {
             let why = format!("updates may not remove a condition of type {kind:?}");
-            found.push(field::forbidden(&path, &why));
+            found.push(forbidden(&path, &why));
         }
         if approves || kind == "Failed" {
             continue;
         }
         if after.len() > before.len() {
-            found.push(field::forbidden(&path, &format!("updates may not add a condition of type {kind:?}")));
+            found.push(forbidden(&path, &format!("updates may not add a condition of type {kind:?}")));
         } else if after.len() == before.len() && after != before {
-            found.push(field::forbidden(&path, &format!("updates may not modify a condition of type {kind:?}")));
+            found.push(forbidden(&path, &format!("updates may not modify a condition of type {kind:?}")));
         }
     }
     if !of(new, "Approved").is_empty() && !of(new, "Denied").is_empty() {
         let why = "Approved and Denied conditions are mutually exclusive";
-        found.push(field::invalid(&path, "Denied", why));
+        found.push(invalid(&path, "Denied", why));
     }
     found
 }
@@ -187,6 +196,29 @@ pub static VALIDATING_POLICY_BINDING: Rules =
     Rules { columns: columns::VALIDATING_ADMISSION_POLICY_BINDING, row: policy_binding, ..COUNTED };
 pub static MUTATING_POLICY_BINDING: Rules =
     Rules { columns: columns::MUTATING_ADMISSION_POLICY_BINDING, ..VALIDATING_POLICY_BINDING };
+
+fn validate_runtime_class(class: &Value) -> ErrorList {
+    let (handler, path) = (class.text("handler"), Path::new("handler"));
+    let mut found = ErrorList::new();
+    if handler.is_empty() {
+        found.push(required(&path, ""));
+    } else {
+        found.extend(errors(&path, handler, dns_label(handler)));
+    }
+    let overhead = json!({"limits": class["overhead"]["podFixed"]});
+    found.extend(pod::container_resources(&overhead, &Path::new("overhead")));
+    let (scheduling, path) = (&class["scheduling"], Path::new("scheduling"));
+    found.extend(meta::validate_labels(&scheduling["nodeSelector"], &path.child("nodeSelector")));
+    let (tolerations, path) = (scheduling.list("tolerations"), path.child("tolerations"));
+    found.extend(pod::tolerations(tolerations, &path));
+    for (at, toleration) in tolerations.iter().enumerate() {
+        let key = |one: &Value| ["key", "operator", "value", "effect"].map(|field| one.text(field).to_owned());
+        if tolerations[..at].iter().any(|before| key(before) == key(toleration)) {
+            found.push(internal::duplicate(&path.index(at), "Toleration", toleration));
+        }
+    }
+    found
+}
 
 fn ingress(ingress: &Value, now: Timestamp) -> Vec<Value> {
     let spec = &ingress["spec"];

@@ -20,7 +20,7 @@ pub(super) struct Words {
 }
 
 /// Numbers of `of` that may not be negative; absent ones pass.
-pub(super) fn not_negative(of: &Value, fields: &[&str], path: &Path) -> ErrorList {
+pub(in crate::kinds) fn not_negative(of: &Value, fields: &[&str], path: &Path) -> ErrorList {
     let wrong = fields.iter().filter(|field| of.int(field) < 0);
     wrong.map(|field| invalid(&path.child(field), of.int(field), NEGATIVE)).collect()
 }

@@ -5,7 +5,6 @@ use super::checks::{
 };
 use crate::internal;
 use crate::kinds::core::pod::template;
-use crate::meta::{validate_annotations, validate_labels};
 use crate::names::{self, IMMUTABLE};
 use crate::tree::{Tree, remove, same};
 use schema::field::{ErrorList, Path, invalid, not_supported, required};
@@ -74,12 +73,7 @@ fn of_template(spec: &Value, old: &Value, path: &Path) -> ErrorList {
             pods["spec"]["volumes"] = volumes.into();
         }
     }
-    let metadata = &pods["metadata"];
-    let mut found = template::validate(&pods, old, path);
-    // Upstream looks at these twice.
-    found.extend(validate_labels(&metadata["labels"], &path.child("labels")));
-    found.extend(validate_annotations(&metadata["annotations"], &path.child("annotations")));
-    found
+    template::validate(&pods, old, path)
 }
 
 fn strategy(strategy: &Value, path: &Path) -> ErrorList {

@@ -82,6 +82,9 @@ fn drop_dependent(new: &mut Value, old: &Value) {
             }
         }
     }
+    if of_type(new, &["ExternalName"]) {
+        remove(&mut new["spec"], "internalTrafficPolicy");
+    }
     if has_node_ports(old) && !has_node_ports(new) {
         let before: Vec<i64> = old["spec"].list("ports").iter().map(|port| port.int("nodePort")).collect();
         let ports = new["spec"].list("ports");

@@ -1,8 +1,8 @@
 //! Validation of a Service (upstream `apis/core/validation` `validateService`).
 
 use super::{is_external, is_headless, needs_health_check, of_type};
-use crate::addresses::{ip_warning, legacy_cidr, legacy_ip, parse_ip};
-use crate::kinds::core::endpoints::{PROTOCOLS, validate_endpoint_ip};
+use crate::addresses::{endpoint_ip, host_name, ip_warning, legacy_cidr, legacy_ip, parse_ip};
+use crate::kinds::core::endpoints::PROTOCOLS;
 use crate::meta;
 use crate::names::{dns_label, dns_subdomain, errors, in_range, port_name, port_number, qualified_name};
 use crate::tree::Tree;
@@ -44,7 +44,7 @@ pub(super) fn service(service: &Value, old: &Value) -> ErrorList {
     for (at, ip) in spec.texts("externalIPs").enumerate() {
         let path = path.child("externalIPs").index(at);
         let wrong = legacy_ip(&path, ip, &kept);
-        found.extend(if wrong.is_empty() { validate_endpoint_ip(ip, &path) } else { wrong });
+        found.extend(if wrong.is_empty() { endpoint_ip(ip, &path) } else { wrong });
     }
     if spec.text("type").is_empty() {
         found.push(required(&path.child("type"), ""));
@@ -337,10 +337,7 @@ pub(super) fn status(new: &Value, old: &Value) -> ErrorList {
             Some(mode) => found.push(not_supported(&path.child("ipMode"), mode, &["Proxy", "VIP"])),
         }
         if !host.is_empty() {
-            found.extend(errors(&path.child("hostname"), host, dns_subdomain(host)));
-            if parse_ip(host).is_some() {
-                found.push(invalid(&path.child("hostname"), host, "must be a DNS name, not an IP address"));
-            }
+            found.extend(host_name(&path.child("hostname"), host));
         }
     }
     found
