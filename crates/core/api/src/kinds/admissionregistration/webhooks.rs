@@ -1,15 +1,26 @@
 //! `admissionregistration.k8s.io/v1` ValidatingWebhookConfiguration and MutatingWebhookConfiguration.
 
+use super::validate::webhooks;
 use crate::kinds::rows;
 use crate::kinds::shared::{default_service_port, set_default};
 use crate::rules::Rules;
 use crate::tree::{default_to, list_mut};
 use serde_json::{Value, json};
 
-pub static VALIDATING: Rules =
-    Rules { default: |all| default(all, false), unconditional_update: false, ..rows::WEBHOOKS };
-pub static MUTATING: Rules =
-    Rules { default: |all| default(all, true), unconditional_update: false, ..rows::MUTATING_WEBHOOKS };
+pub static VALIDATING: Rules = Rules {
+    default: |all| default(all, false),
+    validate: |new| webhooks(new, &Value::Null),
+    validate_update: webhooks,
+    unconditional_update: false,
+    ..rows::WEBHOOKS
+};
+pub static MUTATING: Rules = Rules {
+    default: |all| default(all, true),
+    validate: |new| webhooks(new, &Value::Null),
+    validate_update: webhooks,
+    unconditional_update: false,
+    ..rows::MUTATING_WEBHOOKS
+};
 
 fn default(configuration: &mut Value, mutating: bool) {
     for webhook in list_mut(configuration, "webhooks") {
