@@ -23,7 +23,9 @@
 //! `step` takes one input, then does what is due in the state it finds (level-triggered: nothing is lost if an input comes
 //! twice or late), then tells the status if it is another one. All times are on the monotonic clock unless they are shown.
 
+mod images;
 mod recover;
+mod runs;
 mod start;
 mod stop;
 mod take;

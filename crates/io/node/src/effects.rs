@@ -255,8 +255,9 @@ impl Effects {
         sandboxes.sort_by_key(|sandbox| (sandbox.config.attempt, sandbox.created_at_ns));
         let newest = sandboxes.pop()?;
         for old in sandboxes {
-            self.shared.runtime.stop_sandbox(&old.id).await.ok();
-            self.shared.runtime.remove_sandbox(&old.id).await.ok();
+            if let Err(error) = crate::pods::end_sandbox(&*self.shared.runtime, &old.id).await {
+                tracing::warn!(uid = self.uid, sandbox = old.id, %error, "older sandbox not removed");
+            }
         }
         let ips = self.pod_ips(pod, newest.ips);
         self.shared.pods.set_sandbox(&self.uid, &newest.id, &ips);

@@ -100,10 +100,8 @@ impl Node {
         let runtime = &self.shared.runtime;
         let mut result = Ok(());
         for sandbox in runtime.list_sandboxes().await.map_err(NodeError::Runtime)? {
-            for step in [runtime.stop_sandbox(&sandbox.id).await, runtime.remove_sandbox(&sandbox.id).await] {
-                if let Err(error) = step {
-                    result = Err(NodeError::Runtime(error));
-                }
+            if let Err(error) = pods::end_sandbox(&**runtime, &sandbox.id).await {
+                result = Err(NodeError::Runtime(error));
             }
             if let Err(error) = self.shared.volumes.tear_down(&sandbox.config.uid).await {
                 tracing::warn!(uid = sandbox.config.uid, error, "volumes not removed");

@@ -9,7 +9,7 @@ use control::scheduler::NodeInfo;
 use control::scheduler::admission::{self, Refusal};
 use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
 use kubelet::pod::Input;
-use runtime::types::{RuntimeEvent, SandboxStatus};
+use runtime::types::{Runtime, RuntimeError, RuntimeEvent, SandboxStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -259,12 +259,8 @@ fn remove_orphans(shared: &Arc<Shared>, orphans: BTreeMap<String, Vec<SandboxSta
         let shared = shared.clone();
         tasks.spawn(async move {
             for sandbox in sandboxes {
-                for step in
-                    [shared.runtime.stop_sandbox(&sandbox.id).await, shared.runtime.remove_sandbox(&sandbox.id).await]
-                {
-                    if let Err(error) = step {
-                        tracing::warn!(uid, sandbox = sandbox.id, %error, "orphan not removed");
-                    }
+                if let Err(error) = end_sandbox(&*shared.runtime, &sandbox.id).await {
+                    tracing::warn!(uid, sandbox = sandbox.id, %error, "orphan not removed");
                 }
             }
             if !alive && let Err(error) = shared.volumes.tear_down(&uid).await {
@@ -272,6 +268,12 @@ fn remove_orphans(shared: &Arc<Shared>, orphans: BTreeMap<String, Vec<SandboxSta
             }
         });
     }
+}
+
+/// Ends a sandbox's processes and removes what is left of it, even if the first fails.
+pub(crate) async fn end_sandbox(runtime: &dyn Runtime, id: &str) -> Result<(), RuntimeError> {
+    let stopped = runtime.stop_sandbox(id).await;
+    runtime.remove_sandbox(id).await.and(stopped)
 }
 
 async fn route(shared: &Arc<Shared>, event: RuntimeEvent) {

@@ -1,6 +1,6 @@
 //! After a restart of minke: what the API tells of the Pod, corrected by what the runtime has of it.
 
-use super::take::{has_probes, new_run};
+use super::runs::{has_probes, new_run};
 use super::{PodMachine, PodState, Sandbox, Turned};
 use crate::container::{Container, ContainerState, Facts, Health, History, Image, Kind, PostStart, Restart, Run};
 use crate::pod::{Action, Exit, Found};

@@ -1,6 +1,7 @@
 //! Starting: the sandbox, then containers as their turn comes.
 
-use super::take::{RETRY, has_probes};
+use super::runs::has_probes;
+use super::take::RETRY;
 use super::{PodMachine, PodState, Sandbox, Turned};
 use crate::backoff::go_seconds;
 use crate::container::{ContainerState, Hindrance, Kind, Restart};
