@@ -9,6 +9,8 @@ mod access;
 mod agent;
 #[path = "e2e/behaviour.rs"]
 mod behaviour;
+#[path = "e2e/cgroups.rs"]
+mod cgroups;
 #[path = "e2e/cluster.rs"]
 mod cluster;
 #[path = "e2e/commands.rs"]

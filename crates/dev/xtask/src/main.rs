@@ -1,6 +1,7 @@
-//! What a developer and CI call: `cargo xtask setup | test | demo | bench | tidy`.
+//! What a developer and CI call: `cargo xtask setup | test | demo | bench | tidy | audit | vm`.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod audit;
 mod bench;
 mod demo;
 mod images;
@@ -8,6 +9,7 @@ mod process;
 mod setup;
 mod test;
 mod tidy;
+mod vm;
 
 use anyhow::{Result, bail};
 
@@ -18,7 +20,10 @@ usage: cargo xtask COMMAND
   demo    build minke, run a Pod of a writer and an nginx, fetch its page, leave nothing behind
   bench   minke's figures beside their floors and peers; takes words of rows' names, --json FILE, --peer NAME=KUBECONFIG
   test    setup, then formatting, lints, tidy and all tests
-  tidy    the house's own rules: who may depend on whom, headers, what stays out of the pure crates";
+  tidy    the house's own rules: who may depend on whom, headers, what stays out of the pure crates
+  audit   licences and known faults of the dependencies, and the tests in the virtual machine
+  vm      tests on Debian's kernel under qemu, with cgroup v2: plain, inside a container, under systemd
+          (arguments: one of these, a package, part of a test's name)";
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -28,6 +33,8 @@ fn main() -> Result<()> {
         Some("bench") => bench::run(arguments),
         Some("test") => test::run(),
         Some("tidy") => tidy::run(),
+        Some("audit") => audit::run(),
+        Some("vm") => vm::run(&arguments.collect::<Vec<_>>()),
         Some("--help" | "-h" | "help") => {
             println!("{USAGE}");
             Ok(())

@@ -293,6 +293,22 @@ async fn memory_beyond_the_limit_is_told_as_oom() {
 }
 
 #[tokio::test]
+async fn devices_nobody_asked_for_cannot_be_opened() {
+    let node = Node::start().await;
+    let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
+    let mut events = node.runtime.events();
+    // Made it may be, whether its driver is there or not.
+    let script = "mknod /node c 10 237 && echo made; cat /node; head -c 1 /dev/zero | wc -c";
+    let id = run(&node, &pod.id, config("c", script)).await;
+    assert_eq!(node.exit_of(&mut events, &id).await.code, 0);
+    let lines = node.log("c/0.log");
+    for expected in ["stdout F made", "stderr F cat: can't open '/node': Operation not permitted", "stdout F 1"] {
+        assert!(lines.iter().any(|line| line == expected), "{lines:?}");
+    }
+    node.end(&pod.id).await;
+}
+
+#[tokio::test]
 async fn containers_outlive_the_daemon() {
     let mut node = Node::start().await;
     let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
@@ -489,31 +505,5 @@ async fn twenty_pods_survive_the_daemon() {
         assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
         node.runtime.remove_sandbox(pod).await.unwrap();
     }
-    node.purge();
-}
-
-/// Not a check: prints how long a container's start takes. `cargo test -p runtime -- --ignored --nocapture figures`
-#[tokio::test]
-#[ignore = "figures"]
-async fn figures() {
-    let node = Node::start().await;
-    let mut events = node.runtime.events();
-    let (mut sandboxes, mut starts) = (Vec::new(), Vec::new());
-    for _ in 0..50 {
-        let before = std::time::Instant::now();
-        let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
-        sandboxes.push(before.elapsed());
-        let before = std::time::Instant::now();
-        let mut config = config("c", "");
-        config.command = vec!["true".into()];
-        let id = run(&node, &pod.id, config).await;
-        node.exit_of(&mut events, &id).await;
-        starts.push(before.elapsed());
-        node.runtime.remove_sandbox(&pod.id).await.unwrap();
-    }
-    sandboxes.sort();
-    starts.sort();
-    println!("run_sandbox p50 {:?} p90 {:?}", sandboxes[25], sandboxes[45]);
-    println!("create + start + exit of `true` p50 {:?} p90 {:?}", starts[25], starts[45]);
     node.purge();
 }
