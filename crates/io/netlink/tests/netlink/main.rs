@@ -205,6 +205,15 @@ fn errors_name_what_was_refused() {
 }
 
 #[test]
+fn a_host_without_ipv6_is_known() {
+    within(&namespace(), || {
+        assert!(netlink::sysctl::has_ipv6());
+        netlink::sysctl::set("net/ipv6/conf/all/disable_ipv6", "1").unwrap();
+        assert!(!netlink::sysctl::has_ipv6());
+    });
+}
+
+#[test]
 fn many_at_once() {
     let node = namespace();
     let pods: Vec<OwnedFd> = (0..60).map(|_| namespace()).collect();

@@ -29,7 +29,8 @@ impl Firewall {
         Firewall::keep(&name, nftables, elements)
     }
 
-    fn keep(name: &str, nftables: Nftables, elements: Elements) -> Result<Firewall, NetlinkError> {
+    /// Repairs what others do to the table as long as it lives, where they can.
+    pub(super) fn keep(name: &str, nftables: Nftables, elements: Elements) -> Result<Firewall, NetlinkError> {
         let (owned, port) = (nftables.is_owned(), nftables.port()?);
         let held = Arc::new(Mutex::new(Held { nftables, elements }));
         let watcher = if owned {

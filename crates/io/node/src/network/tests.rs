@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use netlink::nftables::{Nftables, Watcher};
 use rustix::thread::UnshareFlags;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -296,5 +297,35 @@ fn loopback_ports_follow_their_pods() {
             TcpListener::bind("127.0.0.1:8080").unwrap();
         });
         purge(&dir.path().join("aaaa"), "aaaa").unwrap();
+    });
+}
+
+/// As on a kernel without owned tables.
+#[test]
+fn a_table_that_others_can_flush_is_repaired() {
+    in_new_namespace(|| {
+        let facts = Facts {
+            instance: "aaaa".into(),
+            node: vec![ip("10.100.0.1")],
+            pods: vec!["10.100.64.0/18".parse().unwrap()],
+            own: vec!["10.100.0.0/16".parse().unwrap()],
+            pod_links: POD_LINK_PREFIX.into(),
+        };
+        let claim = Claim { pod: vec![ip("10.100.64.2")], ports: TCP.into() };
+        let elements = host_ports::elements([&claim]);
+        let nftables = Nftables::install_unowned(host_ports::table(&facts), &elements).unwrap();
+        let firewall = Firewall::keep("minke-aaaa", nftables, elements).unwrap();
+        let before = sh("nft list ruleset");
+        let (sender, told) = std::sync::mpsc::channel();
+        // Told of everything, the repair's own changes, too.
+        let watcher = Watcher::start("minke-aaaa", 0, move || sender.send(()).unwrap()).unwrap();
+        sh("nft flush ruleset");
+        while netlink::nftables::tables().unwrap().is_empty() {
+            told.recv().unwrap();
+        }
+        assert_eq!(sh("nft list ruleset"), before);
+        firewall.lead(|| host_ports::elements([])).unwrap();
+        assert!(!sh("nft list ruleset").contains("8080"));
+        drop((firewall, watcher));
     });
 }
