@@ -62,6 +62,12 @@ pub struct Settings {
     /// Write the administrator's kubeconfig here too
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+    /// The kubelet's root, with `pods/UID`; /var/lib/kubelet for the default instance, the data directory for others
+    #[arg(long, env = "MINKE_KUBELET_ROOT", value_name = "DIR")]
+    pub kubelet_root: Option<PathBuf>,
+    /// Where `pods/` and `containers/` hold the logs; /var/log for the default instance, the data directory for others
+    #[arg(long, env = "MINKE_LOG_DIR", value_name = "DIR")]
+    pub log_dir: Option<PathBuf>,
     /// Name of the node; the host's name unless given
     #[arg(long, env = "MINKE_NODE_NAME")]
     pub node_name: Option<String>,

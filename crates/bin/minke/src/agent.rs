@@ -1,11 +1,11 @@
 //! An agent: the node of a cluster whose API server runs elsewhere.
 
 use crate::admin::Admin;
-use crate::instance::{Flags, Instance};
+use crate::instance::{self, Flags, Instance};
 use crate::join;
 use crate::life::{first_failure, say_ready, supervise};
 use crate::node::kubelet_tls;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use apiserver::pki::ServerNames;
 use cli::arguments::Agent;
 use client::typed::Client;
@@ -17,9 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Runs until a signal or `minke down`.
 pub(crate) async fn run(arguments: &Agent) -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        bail!("a node needs root; run the agent as root");
-    }
+    instance::check(&arguments.instance.data_dir, &Flags::default())?;
     let server = arguments.server.trim_end_matches('/');
     let flags = Flags { node_name: arguments.node_name.clone(), server: Some(server.to_owned()), ..Flags::default() };
     let instance = Instance::open(&arguments.instance.data_dir, &flags)?;

@@ -1,6 +1,7 @@
 //! `minke down`: ends an instance and its Pods; with `--purge`, everything it ever made.
 
 use crate::instance::{self, Record};
+use crate::places::{self, Places};
 use crate::{contexts, supervisor};
 use anyhow::{Context, Result};
 use cli::admin::Admin;
@@ -44,20 +45,26 @@ pub(crate) async fn end(arguments: &Down) -> Result<()> {
     sweep(&directory, &record)?;
     contexts::take(&directory)?;
     if arguments.purge {
+        places::release(&record)?;
         remove_all(&directory)?;
     }
     Ok(())
 }
 
 /// What a killed server left on the machine: processes, cgroups, links, mounts. After an orderly end it finds nothing.
-fn sweep(directory: &Path, record: &Record) -> Result<()> {
+pub(crate) fn sweep(directory: &Path, record: &Record) -> Result<()> {
     if record.no_node {
         return Ok(());
     }
     runtime::embedded::purge(&record.id, &directory.join("runtime")).context("cannot end what still runs")?;
     node::network::purge(&directory.join("network"), &record.id).context("cannot remove the network")?;
-    for mount in mounts_below(directory).iter().rev() {
-        rustix::mount::unmount(mount, UnmountFlags::DETACH).with_context(|| format!("cannot unmount {mount}"))?;
+    let root = Places::of(directory, record).kubelet_root;
+    for mount in mounts_below(directory).into_iter().chain(mounts_below(&root)).rev() {
+        match rustix::mount::unmount(&mount, UnmountFlags::DETACH) {
+            // The second time, where one directory is the other.
+            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot unmount {mount}")),
+        }
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! One instance: its data directory, what was decided for it, and the lock that keeps a second server out.
 
+use crate::places;
 use anyhow::{Context, Result, bail, ensure};
 use cli::arguments::Settings;
 use rustix::fs::{FlockOperation, flock};
@@ -41,6 +42,11 @@ pub(crate) struct Record {
     /// The API server that an agent's node belongs to; whoever has one serves no API (`api_port` is 0).
     #[serde(default)]
     pub(crate) server: Option<String>,
+    /// The kubelet's root and the logs' directory, where they are not the data directory's.
+    #[serde(default)]
+    pub(crate) kubelet_root: Option<PathBuf>,
+    #[serde(default)]
+    pub(crate) log_dir: Option<PathBuf>,
 }
 
 /// What was asked for on the command line.
@@ -52,13 +58,23 @@ pub(crate) struct Flags {
     pub(crate) no_node: bool,
     pub(crate) ip_family: Option<String>,
     pub(crate) server: Option<String>,
+    pub(crate) kubelet_root: Option<PathBuf>,
+    pub(crate) log_dir: Option<PathBuf>,
 }
 
 impl Flags {
     pub(crate) fn of(settings: &Settings) -> Result<Self> {
-        let Settings { port, kubeconfig, node_name, no_node, ip_family, .. } = settings.clone();
-        let kubeconfig = kubeconfig.map(std::path::absolute).transpose()?;
-        Ok(Self { port, kubeconfig, node_name, no_node, ip_family, server: None })
+        let absolute = |path: &Option<PathBuf>| path.as_ref().map(std::path::absolute).transpose();
+        Ok(Self {
+            port: settings.port,
+            kubeconfig: absolute(&settings.kubeconfig)?,
+            node_name: settings.node_name.clone(),
+            no_node: settings.no_node,
+            ip_family: settings.ip_family.clone(),
+            server: None,
+            kubelet_root: absolute(&settings.kubelet_root)?,
+            log_dir: absolute(&settings.log_dir)?,
+        })
     }
 
     /// The same flags for a server's command line.
@@ -69,6 +85,8 @@ impl Flags {
             ("--node-name", self.node_name.clone().map(OsString::from)),
             ("--ip-family", self.ip_family.clone().map(OsString::from)),
             ("--kubeconfig", self.kubeconfig.clone().map(PathBuf::into_os_string)),
+            ("--kubelet-root", self.kubelet_root.clone().map(PathBuf::into_os_string)),
+            ("--log-dir", self.log_dir.clone().map(PathBuf::into_os_string)),
         ] {
             if let Some(value) = value {
                 arguments.extend([flag.into(), value]);
@@ -165,6 +183,44 @@ impl Instance {
     }
 }
 
+/// What can be in a new instance's directory: what administrators put there before, what `up` has begun.
+const BEFOREHAND: [&str; 6] = ["lock", "lost+found", "manifests", "minke.log", "registries.d", "supervisor.lock"];
+
+/// Whether a server or an agent can run here at all. Makes nothing.
+///
+/// # Errors
+/// What is missing, and what to do about it.
+pub(crate) fn check(directory: &Path, flags: &Flags) -> Result<()> {
+    let directory = &std::path::absolute(directory)?;
+    let no_node = match read(directory)? {
+        Some(record) => {
+            places::check(record.kubelet_root.as_deref(), record.log_dir.as_deref(), Some(&record.id))?;
+            record.no_node
+        }
+        None => {
+            let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+            let foreign = entries.map(|entry| entry.file_name()).find(|name| BEFOREHAND.iter().all(|own| name != own));
+            if let Some(foreign) = foreign {
+                let name = foreign.display();
+                bail!(
+                    "{} holds something that is not minke's ({name}); choose another --data-dir",
+                    directory.display()
+                );
+            }
+            places::check(usual_root(directory, flags).as_deref(), usual_logs(directory, flags).as_deref(), None)?;
+            flags.no_node
+        }
+    };
+    if no_node {
+        return Ok(());
+    }
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "a node needs root; run as root, or start the control plane alone with --no-node"
+    );
+    crate::preflight::check()
+}
+
 /// What is remembered in `directory`, if an instance was ever started there.
 pub(crate) fn read(directory: &Path) -> Result<Option<Record>> {
     let path = directory.join("instance.json");
@@ -209,8 +265,15 @@ pub(crate) fn agree(record: &Record, flags: &Flags) -> Result<()> {
     if flags.no_node && !record.no_node {
         different.push("--no-node (it has a node)".to_owned());
     }
-    if flags.kubeconfig.is_some() && flags.kubeconfig != record.kubeconfig {
-        different.push("--kubeconfig".to_owned());
+    for (flag, asked, remembered) in [
+        ("--kubeconfig", &flags.kubeconfig, &record.kubeconfig),
+        ("--kubelet-root", &flags.kubelet_root, &record.kubelet_root),
+        ("--log-dir", &flags.log_dir, &record.log_dir),
+    ] {
+        if asked.is_some() && asked != remembered {
+            let remembered = remembered.as_ref().map_or("not set".into(), |path| format!("is {}", path.display()));
+            different.push(format!("{flag} ({remembered})"));
+        }
     }
     match (&flags.server, &record.server) {
         (Some(_), None) => different.push("agent (it has an API server of its own)".to_owned()),
@@ -249,8 +312,21 @@ fn decide(directory: &Path, flags: &Flags) -> Result<(Record, UnixListener)> {
         no_node: flags.no_node,
         kubeconfig: flags.kubeconfig.clone(),
         server: flags.server.clone(),
+        kubelet_root: usual_root(directory, flags),
+        log_dir: usual_logs(directory, flags),
     };
     Ok((record, held))
+}
+
+/// Only the default instance takes the machine's own directories without being told to.
+fn usual_root(directory: &Path, flags: &Flags) -> Option<PathBuf> {
+    let usual = (is_default(directory) && !flags.no_node).then(|| PathBuf::from(places::KUBELET_ROOT));
+    flags.kubelet_root.clone().or(usual)
+}
+
+fn usual_logs(directory: &Path, flags: &Flags) -> Option<PathBuf> {
+    let usual = (is_default(directory) && !flags.no_node).then(|| PathBuf::from(places::LOGS));
+    flags.log_dir.clone().or(usual)
 }
 
 /// A unique local range (RFC 4193) of the instance's own: fd6d, then its id.

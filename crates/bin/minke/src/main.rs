@@ -12,6 +12,8 @@ mod instance;
 mod join;
 mod life;
 mod node;
+mod places;
+mod preflight;
 mod run;
 mod server;
 mod status;

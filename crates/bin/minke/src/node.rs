@@ -1,6 +1,7 @@
 //! A node: runtime, images, network and kubelet, wired to an API server.
 
 use crate::instance::Instance;
+use crate::places::{self, Places};
 use anyhow::{Context, Result};
 use client::transport::Transport;
 use client::typed::Client;
@@ -51,6 +52,8 @@ pub(crate) async fn start(
     let (directory, record) = (&instance.directory, &instance.record);
     let addressing = record.addressing();
     let (addresses, pod_cidrs) = addressing.shown(record);
+    places::claim(record)?;
+    let places = Places::of(directory, record);
     let options =
         images::Options { registries_dir: Some(directory.join("registries.d")), ..images::Options::default() };
     let images = Images::open(&directory.join("images"), options)?;
@@ -77,6 +80,9 @@ pub(crate) async fn start(
     let config = node::config::Config {
         name: record.node_name.clone(),
         data_dir: directory.clone(),
+        kubelet_root: places.kubelet_root,
+        pod_logs: places.pod_logs,
+        container_logs: places.container_logs,
         kubelet_port: record.kubelet_port,
         tls: Arc::new(tls),
         addresses,

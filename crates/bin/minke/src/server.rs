@@ -38,11 +38,10 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// Runs until a signal or `minke down`.
 pub(crate) async fn run(settings: &Settings) -> Result<()> {
-    let instance = Instance::open(&settings.instance.data_dir, &Flags::of(settings)?)?;
+    let flags = Flags::of(settings)?;
+    instance::check(&settings.instance.data_dir, &flags)?;
+    let instance = Instance::open(&settings.instance.data_dir, &flags)?;
     let record = &instance.record;
-    if !record.no_node && !rustix::process::geteuid().is_root() {
-        bail!("a node needs root; run as root, or start the control plane alone with --no-node");
-    }
     let shutdown = CancellationToken::new();
     let mut parts: JoinSet<Result<()>> = JoinSet::new();
     let pki = Arc::new(Pki::open(&instance.directory.join("pki"), Timestamp::now())?);
@@ -119,7 +118,8 @@ fn open_store(directory: &Path, parts: &mut JoinSet<Result<()>>) -> Result<Embed
     instance::make_private(directory)?;
     let clock = SystemClock::new();
     let disk = FileDisk::open(directory)?;
-    let (store, writer) = Embedded::open(disk, clock.now())?;
+    let opened = Embedded::open(disk, clock.now());
+    let (store, writer) = opened.with_context(|| format!("cannot open {}", directory.display()))?;
     let (ended, end) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new().name("minke-store".to_owned());
     thread.spawn(move || {

@@ -3,11 +3,13 @@
 
 use crate::instance::{self, Flags};
 use crate::supervisor::{self, DETACHED};
-use crate::{contexts, version};
+use crate::{contexts, down, places, version};
 use anyhow::{Context, Result, bail};
 use cli::admin::Admin;
 use cli::arguments::Settings;
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -22,6 +24,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     if let Some(record) = &record {
         instance::agree(record, &flags)?;
     }
+    instance::check(&directory, &flags)?;
     let asked = flags.kubeconfig.as_ref().or(record.as_ref().and_then(|record| record.kubeconfig.as_ref()));
     contexts::check(&directory, asked)?;
     if let Ok(answer) = Admin::new(&directory).get("/status").await {
@@ -46,12 +49,45 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
         supervisor::end(&old)?;
     }
     let began = Instant::now();
-    start(&directory, &flags)?;
+    let before = names_in(&directory);
+    if let Err(error) = start(&directory, &flags) {
+        if record.is_none() {
+            undo(&directory, before).with_context(|| format!("{error}; and not all of it could be undone"))?;
+        }
+        return Err(error);
+    }
     let took_ms = began.elapsed().as_secs_f64() * 1e3;
     let record = instance::read(&directory)?.context("the instance has no record")?;
     let kubeconfig = contexts::put(&directory, &record)?;
     let kubeconfig = kubeconfig.unwrap_or_else(|| directory.join("admin.kubeconfig"));
     println!("minke is up in {took_ms:.0} ms; kubeconfig: {}", kubeconfig.display());
+    Ok(())
+}
+
+/// `None` without a directory.
+fn names_in(directory: &Path) -> Option<BTreeSet<OsString>> {
+    let entries = std::fs::read_dir(directory).ok()?;
+    Some(entries.flatten().map(|entry| entry.file_name()).collect())
+}
+
+/// A first start that failed leaves nothing: everything made for it goes, and only that.
+fn undo(directory: &Path, before: Option<BTreeSet<OsString>>) -> Result<()> {
+    if let Some(record) = instance::read(directory)? {
+        down::sweep(directory, &record)?;
+        places::release(&record)?;
+    }
+    let Some(before) = before else { return Ok(std::fs::remove_dir_all(directory)?) };
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if before.contains(&entry.file_name()) {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
     Ok(())
 }
 

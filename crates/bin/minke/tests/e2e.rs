@@ -15,6 +15,10 @@ mod cgroups;
 mod cluster;
 #[path = "e2e/commands.rs"]
 mod commands;
+#[path = "e2e/default_instance.rs"]
+mod default_instance;
+#[path = "e2e/kubectl.rs"]
+mod kubectl;
 #[path = "e2e/network.rs"]
 mod network;
 #[path = "e2e/pods.rs"]

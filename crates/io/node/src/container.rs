@@ -71,14 +71,14 @@ pub(crate) fn labels(pod: &Pod) -> BTreeMap<String, String> {
 }
 
 /// `NS_NAME_UID`, the directory of a Pod's logs.
-pub(crate) fn log_directory(data_dir: &Path, pod: &Pod) -> PathBuf {
+pub(crate) fn log_directory(pod_logs: &Path, pod: &Pod) -> PathBuf {
     let part = |text: &Option<String>| text.clone().unwrap_or_default();
     let meta = &pod.metadata;
     let name = format!("{}_{}_{}", part(&meta.namespace), part(&meta.name), part(&meta.uid));
-    data_dir.join("logs/pods").join(name)
+    pod_logs.join(name)
 }
 
-pub(crate) fn sandbox(data_dir: &Path, pod: &Pod, attempt: u32) -> SandboxConfig {
+pub(crate) fn sandbox(pod_logs: &Path, pod: &Pod, attempt: u32) -> SandboxConfig {
     let meta = &pod.metadata;
     let spec = pod.spec.clone().unwrap_or_default();
     let uid = meta.uid.clone().unwrap_or_default();
@@ -96,7 +96,7 @@ pub(crate) fn sandbox(data_dir: &Path, pod: &Pod, attempt: u32) -> SandboxConfig
         namespace: meta.namespace.clone().unwrap_or_default(),
         hostname: hostname(pod),
         attempt,
-        log_directory: log_directory(data_dir, pod),
+        log_directory: log_directory(pod_logs, pod),
         labels: labels(pod),
         annotations: meta.annotations.clone().unwrap_or_default(),
         network: mode(spec.host_network),

@@ -1,13 +1,14 @@
 //! Carries out one action of a Pod's machine and answers with the input that the action's comment names.
 
+use crate::config::Config;
 use crate::container::{self, Attempt, LABEL_CONTAINER};
-use crate::{Shared, hooks, register, sources};
+use crate::{Shared, hooks, log_links, register, sources};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerUser, LinuxContainerUser, Pod, Secret};
 use kubelet::pod::{Action, ContainerName, Exit, Found, Input, PodEvent, PullFailure};
 use runtime::types::{Auth, ContainerStatus, Image, Mount, ProcessUser, Propagation, RuntimeError, SandboxStatus};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc;
@@ -99,7 +100,7 @@ impl Effects {
     }
 
     async fn create_sandbox(&self, pod: &Pod, attempt: u32) {
-        let config = container::sandbox(&self.shared.config.data_dir, pod, attempt);
+        let config = container::sandbox(&self.shared.config.pod_logs, pod, attempt);
         match self.shared.runtime.run_sandbox(config).await {
             Ok(status) => {
                 let ips = self.pod_ips(pod, status.ips);
@@ -213,7 +214,10 @@ impl Effects {
         let user = status.and_then(|status| status.user).map(container_user);
         self.answer(Input::Created { container: name.clone(), id: id.clone(), user });
         match self.shared.runtime.start_container(&id).await {
-            Ok(status) => self.answer(Input::Started { container: name, id, at: time(status.started_at_ns) }),
+            Ok(status) => {
+                log_links::add(&self.shared.config, pod, &name.0, &id, attempt);
+                self.answer(Input::Started { container: name, id, at: time(status.started_at_ns) });
+            }
             Err(error) => {
                 let message = error.to_string();
                 let reason = "RunContainerError";
@@ -363,15 +367,16 @@ fn termination_message(shared: &Shared, pod: &Pod, container: &Container, attemp
     let fall_back = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
     if bytes.is_empty() && failed && fall_back {
         let log =
-            container::log_directory(&shared.config.data_dir, pod).join(&container.name).join(format!("{attempt}.log"));
+            container::log_directory(&shared.config.pod_logs, pod).join(&container.name).join(format!("{attempt}.log"));
         return crate::server::logs::tail(&log, MESSAGE_LOG_LINES, MESSAGE_LOG_BYTES);
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The Pod is gone from the API: nobody can ask for its logs any more.
-pub(crate) fn remove_logs(data_dir: &Path, pod: &Pod) {
-    let directory = container::log_directory(data_dir, pod);
+pub(crate) fn remove_logs(config: &Config, pod: &Pod) {
+    let directory = container::log_directory(&config.pod_logs, pod);
+    log_links::remove(config, &directory);
     if let Err(error) = std::fs::remove_dir_all(&directory)
         && error.kind() != std::io::ErrorKind::NotFound
     {

@@ -7,6 +7,7 @@ mod effects;
 mod events;
 mod hooks;
 mod live;
+mod log_links;
 pub mod network;
 mod podfiles;
 mod pods;
@@ -69,7 +70,7 @@ impl Node {
     /// `client` speaks as `system:node:NAME`.
     pub fn build(config: Config, client: Client, runtime: Arc<dyn Runtime>) -> Self {
         let volumes =
-            volumes::Volumes::new(&config.data_dir, client.clone()).allocatable(register::allocatable(&config));
+            volumes::Volumes::new(&config.kubelet_root, client.clone()).allocatable(register::allocatable(&config));
         let events = events::Recorder::new(client.clone(), &config.name);
         let shared = Shared {
             config,

@@ -110,7 +110,7 @@ impl Worker {
                         }
                         Action::Event(event) => self.shared.events.pod(&self.pod, &event),
                         Action::Finished => {
-                            remove_logs(&self.shared.config.data_dir, &self.pod);
+                            remove_logs(&self.shared.config, &self.pod);
                             return self.uid;
                         }
                         Action::StartProbes { container, id } => {

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 pub(crate) const MINKE: &str = env!("CARGO_BIN_EXE_minke");
 
-fn needed(variable: &str) -> PathBuf {
+pub(crate) fn needed(variable: &str) -> PathBuf {
     let value = std::env::var_os(variable);
     PathBuf::from(value.unwrap_or_else(|| panic!("{variable} is not set: run these tests by `cargo xtask test`")))
 }
