@@ -48,9 +48,10 @@ pub(crate) fn run(only: &[String]) -> Result<()> {
     let machine = Machine { directory, kernel, initramfs };
     let accelerator = if machine.probe() { "kvm" } else { "tcg,thread=multi" };
     println!("accelerator: {accelerator}");
-    let programs = programs()?;
     let wanted =
         |name: &str, all: &[&str]| only.iter().all(|o| !all.contains(&o.as_str())) || only.iter().any(|o| o == name);
+    let packages: Vec<&str> = PACKAGES.into_iter().filter(|package| wanted(package, &PACKAGES)).collect();
+    let programs = programs(&packages)?;
     let filter = only.iter().find(|o| !PLACEMENTS.contains(&o.as_str()) && !PACKAGES.contains(&o.as_str()));
     let mut failed = Vec::new();
     for placement in PLACEMENTS.into_iter().filter(|p| wanted(p, &PLACEMENTS)) {
@@ -60,7 +61,7 @@ pub(crate) fn run(only: &[String]) -> Result<()> {
             tools.images.display(),
             tools.golden.display()
         );
-        for program in programs.iter().filter(|p| wanted(&p.package, &PACKAGES)) {
+        for program in &programs {
             if let Some(arguments) = arguments(placement, program, filter) {
                 writeln!(script, "run {} {} {arguments}", program.directory.display(), program.path.display())?;
             }
@@ -91,8 +92,8 @@ fn arguments(placement: &str, program: &Program, filter: Option<&String>) -> Opt
 }
 
 /// Builds the tests; cargo tells where they are.
-fn programs() -> Result<Vec<Program>> {
-    let packages = PACKAGES.iter().flat_map(|package| ["-p", package]);
+fn programs(packages: &[&str]) -> Result<Vec<Program>> {
+    let packages = packages.iter().flat_map(|package| ["-p", package]);
     let arguments = ["test", "--no-run", "--message-format=json-render-diagnostics"].into_iter().chain(packages);
     let mut programs = Vec::new();
     println!("building the tests");

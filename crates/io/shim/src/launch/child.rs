@@ -388,3 +388,30 @@ impl Prepared<'_> {
         self.process.argv.first().is_some_and(|c| c.to_bytes().contains(&b'/'))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    /// CVE-2025-52565: something else in the place of the terminals' multiplexer.
+    #[test]
+    fn only_a_real_multiplexer_is_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("dev/pts")).unwrap();
+        let ptmx = dir.path().join("dev/pts/ptmx");
+        let root = std::fs::File::open(dir.path()).unwrap();
+        let process = ProcessPlan::default();
+        let open = || open_terminal(root.as_raw_fd(), &process).map_err(|failed| failed.errno);
+        std::fs::write(&ptmx, "").unwrap();
+        assert_eq!(open(), Err(libc::EXDEV), "a file");
+        std::fs::remove_file(&ptmx).unwrap();
+        let name = std::ffi::CString::new(ptmx.to_str().unwrap()).unwrap();
+        sys::mknodat(libc::AT_FDCWD, &name, libc::S_IFCHR | 0o666, sys::device(1, 3)).unwrap();
+        assert_eq!(open(), Err(libc::EXDEV), "another device");
+        std::fs::remove_file(&ptmx).unwrap();
+        std::os::unix::fs::symlink("/dev/pts/ptmx", &ptmx).unwrap();
+        assert_eq!(open(), Err(libc::ELOOP), "a link");
+    }
+}

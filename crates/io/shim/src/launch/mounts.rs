@@ -411,3 +411,30 @@ fn mask(root: RawFd, path: &CStr, null: Option<RawFd>, empty: &mut Option<RawFd>
     sys::close(on);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    /// CVE-2025-52565: `/dev/console` as a link to what must not be covered.
+    #[test]
+    fn the_console_is_mounted_over_no_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let victim = dir.path().join("victim");
+        std::fs::write(&victim, "safe").unwrap();
+        std::fs::create_dir(dir.path().join("dev")).unwrap();
+        std::os::unix::fs::symlink(&victim, dir.path().join("dev/console")).unwrap();
+        std::fs::write(dir.path().join("terminal"), "terminal").unwrap();
+        let test = || {
+            sys::unshare(libc::CLONE_NEWNS as u64).unwrap();
+            sys::set_root_propagation(libc::MS_PRIVATE).unwrap();
+            let root = std::fs::File::open(dir.path()).unwrap();
+            let terminal = std::fs::File::open(dir.path().join("terminal")).unwrap();
+            let _ = bind_console(root.as_raw_fd(), terminal.as_raw_fd());
+            assert_eq!(std::fs::read_to_string(&victim).unwrap(), "safe");
+        };
+        std::thread::scope(|scope| scope.spawn(test).join().unwrap());
+    }
+}
