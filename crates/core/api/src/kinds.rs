@@ -11,12 +11,14 @@ pub mod core;
 pub mod discovery;
 pub mod flowcontrol;
 pub mod networking;
+pub mod node;
 pub mod policy;
 pub mod rbac;
 pub mod resource;
 pub mod rows;
 pub mod scheduling;
 mod shared;
+pub mod storage;
 pub mod workloads;
 
 use crate::rules::Rules;
@@ -79,7 +81,7 @@ pub fn rules(group: &str, kind: &str) -> &'static Rules {
         ("networking.k8s.io", "IngressClass") => &networking::ingress_class::RULES,
         ("networking.k8s.io", "NetworkPolicy") => &networking::network_policy::RULES,
         ("networking.k8s.io", "ServiceCIDR") => &rows::SERVICE_CIDR,
-        ("node.k8s.io", "RuntimeClass") => &rows::RUNTIME_CLASS,
+        ("node.k8s.io", "RuntimeClass") => &node::RUNTIME_CLASS,
         ("policy", "PodDisruptionBudget") => &policy::POD_DISRUPTION_BUDGET,
         ("resource.k8s.io", "DeviceClass") => &rows::DEVICE_CLASS,
         ("resource.k8s.io", "DeviceTaintRule") => &resource::taint::RULE,
@@ -89,7 +91,7 @@ pub fn rules(group: &str, kind: &str) -> &'static Rules {
         ("storage.k8s.io", "CSIDriver") => &rows::CSI_DRIVER,
         ("storage.k8s.io", "CSINode") => &rows::CSI_NODE,
         ("storage.k8s.io", "CSIStorageCapacity") => &rows::CSI_STORAGE_CAPACITY,
-        ("storage.k8s.io", "StorageClass") => &rows::STORAGE_CLASS,
+        ("storage.k8s.io", "StorageClass") => &storage::STORAGE_CLASS,
         ("storage.k8s.io", "VolumeAttachment") => &rows::VOLUME_ATTACHMENT,
         ("storage.k8s.io", "VolumeAttributesClass") => &rows::VOLUME_ATTRIBUTES_CLASS,
         ("storagemigration.k8s.io", "StorageVersionMigration") => &rows::STORAGE_VERSION_MIGRATION,

@@ -95,17 +95,17 @@ pub static DAEMON_SET: Rules = Rules {
     default: default_daemon_set,
     prepare_create: |set| {
         clear_status(set);
-        let counted = template_generation(set).max(1);
-        set_template_generation(set, counted);
+        let counted = daemon_set::template_generation(set).max(1);
+        daemon_set::set_template_generation(set, counted);
     },
     prepare_update: |new, old| {
         keep_status(new, old);
         let changed = !same(&new["spec"]["template"], &old["spec"]["template"]);
-        set_template_generation(new, template_generation(old) + i64::from(changed));
+        daemon_set::set_template_generation(new, daemon_set::template_generation(old) + i64::from(changed));
     },
     prepare_status_update: |new, old| {
         keep_spec(new, old);
-        set_template_generation(new, template_generation(old));
+        daemon_set::set_template_generation(new, daemon_set::template_generation(old));
     },
     columns: columns::DAEMON_SET,
     row: daemon_set,
@@ -235,8 +235,8 @@ fn default_stateful_set(set: &mut Value) {
 }
 
 fn default_daemon_set(set: &mut Value) {
-    let counted = template_generation(set);
-    set_template_generation(set, counted);
+    let counted = daemon_set::template_generation(set);
+    daemon_set::set_template_generation(set, counted);
     with_spec(set, |spec| {
         set_default(spec, "revisionHistoryLimit", 10);
         let Some(strategy) = object_mut(spec, "updateStrategy") else { return };
@@ -248,20 +248,6 @@ fn default_daemon_set(set: &mut Value) {
             set_default(rolling, "maxSurge", 0);
         }
     });
-}
-
-const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
-
-/// How often the template has changed: a field of older versions that lives on as an annotation.
-fn template_generation(set: &Value) -> i64 {
-    meta::annotation(set, TEMPLATE_GENERATION).and_then(|text| text.parse().ok()).unwrap_or_default()
-}
-
-fn set_template_generation(set: &mut Value, generation: i64) {
-    let annotations = meta::metadata_mut(set).and_then(|metadata| object_mut(metadata, "annotations"));
-    if let Some(annotations) = annotations {
-        annotations[TEMPLATE_GENERATION] = generation.to_string().into();
-    }
 }
 
 fn default_job_spec(spec: &mut Value) {

@@ -2,16 +2,14 @@
 
 use super::{age, int_or_text, labels, name, or, selector};
 use crate::human;
-use crate::internal;
 use crate::kinds::columns;
-use crate::kinds::core::pod;
 use crate::kinds::shared::{clear_status, keep_spec, keep_spec_and_meta, keep_status};
 use crate::meta;
-use crate::names::{self, IMMUTABLE, dns_label, errors};
+use crate::names;
 use crate::rules::Rules;
 use crate::tree::Tree;
 use jiff::Timestamp;
-use schema::field::{ErrorList, Path, forbidden, invalid, required};
+use schema::field::{ErrorList, Path, forbidden, invalid};
 use serde_json::{Value, json};
 
 const WITH_STATUS: Rules = Rules {
@@ -58,13 +56,6 @@ pub static CONTROLLER_REVISION: Rules =
 pub static RUNTIME_CLASS: Rules = Rules {
     columns: columns::RUNTIME_CLASS,
     row: |class, now| vec![name(class), json!(class.text("handler")), age(class, now)],
-    validate: validate_runtime_class,
-    validate_update: |new, old| {
-        let changed = new.text("handler") != old.text("handler");
-        changed.then(|| invalid(&Path::new("handler"), Value::Null, IMMUTABLE)).into_iter().collect()
-    },
-    unconditional_update: false,
-    create_on_update: true,
     ..Rules::PLAIN
 };
 /// A request never changes; what became of it is told by whoever approves and signs (upstream
@@ -196,29 +187,6 @@ pub static VALIDATING_POLICY_BINDING: Rules =
     Rules { columns: columns::VALIDATING_ADMISSION_POLICY_BINDING, row: policy_binding, ..COUNTED };
 pub static MUTATING_POLICY_BINDING: Rules =
     Rules { columns: columns::MUTATING_ADMISSION_POLICY_BINDING, ..VALIDATING_POLICY_BINDING };
-
-fn validate_runtime_class(class: &Value) -> ErrorList {
-    let (handler, path) = (class.text("handler"), Path::new("handler"));
-    let mut found = ErrorList::new();
-    if handler.is_empty() {
-        found.push(required(&path, ""));
-    } else {
-        found.extend(errors(&path, handler, dns_label(handler)));
-    }
-    let overhead = json!({"limits": class["overhead"]["podFixed"]});
-    found.extend(pod::container_resources(&overhead, &Path::new("overhead")));
-    let (scheduling, path) = (&class["scheduling"], Path::new("scheduling"));
-    found.extend(meta::validate_labels(&scheduling["nodeSelector"], &path.child("nodeSelector")));
-    let (tolerations, path) = (scheduling.list("tolerations"), path.child("tolerations"));
-    found.extend(pod::tolerations(tolerations, &path));
-    for (at, toleration) in tolerations.iter().enumerate() {
-        let key = |one: &Value| ["key", "operator", "value", "effect"].map(|field| one.text(field).to_owned());
-        if tolerations[..at].iter().any(|before| key(before) == key(toleration)) {
-            found.push(internal::duplicate(&path.index(at), "Toleration", toleration));
-        }
-    }
-    found
-}
 
 fn ingress(ingress: &Value, now: Timestamp) -> Vec<Value> {
     let spec = &ingress["spec"];

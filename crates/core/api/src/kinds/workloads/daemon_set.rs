@@ -4,11 +4,26 @@ use super::checks::{
     self, Words, amount, at_most_all, int_or_percent, lasting_template, not_negative, selector_and_labels,
 };
 use crate::internal;
-use crate::tree::Tree;
+use crate::meta;
+use crate::tree::{Tree, object_mut};
 use schema::field::{ErrorList, Path, invalid, required};
 use serde_json::Value;
 
 const WORDS: Words = Words { empty_for: "daemonset", unreadable: None, deadline_in: "DaemonSet" };
+
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+/// How often the template has changed: a field of older versions that lives on as an annotation.
+pub(super) fn template_generation(set: &Value) -> i64 {
+    meta::annotation(set, TEMPLATE_GENERATION).and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+pub(super) fn set_template_generation(set: &mut Value, generation: i64) {
+    let annotations = meta::metadata_mut(set).and_then(|metadata| object_mut(metadata, "annotations"));
+    if let Some(annotations) = annotations {
+        annotations[TEMPLATE_GENERATION] = generation.to_string().into();
+    }
+}
 
 pub(super) fn validate(set: &Value, old: &Value) -> ErrorList {
     let (spec, path) = (&set["spec"], Path::new("spec"));
