@@ -182,16 +182,19 @@ impl Node {
         std::fs::write(self.dir.path().join("gate/pipe"), "go\n").unwrap();
     }
 
+    /// Process numbers of the shims, and of what they are forked from.
+    pub(crate) fn shims(&self) -> Vec<i32> {
+        shim::cgroup::Hierarchies::observe().unwrap().processes(&self.shims_group())
+    }
+
     /// Proportional memory of each shim, in KiB.
     pub(crate) fn shims_pss_kib(&self) -> Vec<u64> {
-        let hierarchies = shim::cgroup::Hierarchies::observe().unwrap();
-        let shims = hierarchies.processes(&self.shims_group());
         let pss = |pid: &i32| {
             let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
             let line = text.lines().find_map(|l| l.strip_prefix("Pss:")).unwrap();
             line.trim().trim_end_matches(" kB").parse().unwrap()
         };
-        shims.iter().map(pss).collect()
+        self.shims().iter().map(pss).collect()
     }
 
     pub(crate) fn kill_shims(&self) {
