@@ -1,3 +1,5 @@
+//! What stands in the table for which ports.
+
 #![allow(clippy::unwrap_used)]
 use super::*;
 
