@@ -140,6 +140,21 @@ async fn exec_keeps_streams_and_codes_apart() {
 }
 
 #[tokio::test]
+async fn nothing_is_executed_in_and_nobody_attaches_to_what_has_ended() {
+    let node = Node::start().await;
+    let mut events = node.runtime.events();
+    let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
+    let id = run(&node, &pod.id, config("c", "true")).await;
+    node.exit_of(&mut events, &id).await;
+    let wanted = || ExecConfig { command: vec!["true".into()], stdout: true, ..ExecConfig::default() };
+    let refused = |session: Result<runtime::types::Session, RuntimeError>| session.err().unwrap().to_string();
+    assert_eq!(refused(node.runtime.exec(&id, wanted()).await), "container is in CONTAINER_EXITED state");
+    node.runtime.stop_sandbox(&pod.id).await.unwrap();
+    assert_eq!(refused(node.runtime.attach(&id, wanted()).await), "container is in CONTAINER_EXITED state");
+    node.end(&pod.id).await;
+}
+
+#[tokio::test]
 async fn an_exec_with_a_terminal_has_a_size() {
     let node = Node::start().await;
     let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();

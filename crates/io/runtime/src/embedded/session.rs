@@ -1,8 +1,10 @@
 //! Exec, attach and port-forward: each over a connection of its own to the shim.
 
+use super::container::Container;
 use super::link::Stream;
+use super::sandbox::Sandbox;
 use super::{Inner, Tasks, failed};
-use crate::types::{Duplex, ExecConfig, RuntimeError, Session};
+use crate::types::{ContainerState, Duplex, ExecConfig, RuntimeError, Session};
 use shim::proto::{Attach, Connect, Data, Exec, Reply, Request, Resize};
 use shim::wire::Bytes;
 use std::io::{Error, ErrorKind};
@@ -17,8 +19,20 @@ use tokio::sync::{mpsc, oneshot};
 
 type ExitSender = oneshot::Sender<Result<i32, RuntimeError>>;
 
-pub(super) async fn exec(inner: &Arc<Inner>, id: &str, config: ExecConfig) -> Result<Session, RuntimeError> {
+/// The container, refused in containerd's words when nothing runs in it.
+fn running(inner: &Inner, id: &str) -> Result<(Arc<Sandbox>, Arc<Container>), RuntimeError> {
     let (sandbox, container) = inner.container(id)?;
+    let state = match container.status().state {
+        ContainerState::Running => return Ok((sandbox, container)),
+        ContainerState::Created => "CREATED",
+        ContainerState::Exited => "EXITED",
+        ContainerState::Unknown => "UNKNOWN",
+    };
+    Err(RuntimeError::Failed(format!("container is in CONTAINER_{state} state")))
+}
+
+pub(super) async fn exec(inner: &Arc<Inner>, id: &str, config: ExecConfig) -> Result<Session, RuntimeError> {
+    let (sandbox, container) = running(inner, id)?;
     let mut process = (*container.process()?).clone();
     process.argv = config.command.iter().map(super::spec::c_string).collect();
     if process.argv.is_empty() {
@@ -159,7 +173,7 @@ impl AsyncWrite for Terminal {
 }
 
 pub(super) async fn attach(inner: &Arc<Inner>, id: &str, config: ExecConfig) -> Result<Session, RuntimeError> {
-    let (sandbox, container) = inner.container(id)?;
+    let (sandbox, container) = running(inner, id)?;
     let mut stream = Stream::connect(&sandbox.dir).await.map_err(failed("shim"))?;
     let stdin = config.stdin && container.config.stdin;
     stream.call(&Request::Attach(Attach { id: id.to_owned(), stdin }), &[]).await?;
