@@ -246,18 +246,24 @@ fn below(mount: &Path, path: &str) -> PathBuf {
     mount.join(path.trim_start_matches('/'))
 }
 
-/// A group without processors and memory takes no process: it begins with its parent's.
 fn make_v1(v1: &V1, dir: &Path) -> Result<()> {
-    let cpuset = v1.controllers.iter().any(|c| c == "cpuset");
-    make_with(dir, &mut |dir| {
-        if make(dir)? && cpuset {
-            for file in ["cpuset.cpus", "cpuset.mems"] {
-                let value = std::fs::read(dir.with_file_name(file))?;
-                std::fs::write(dir.join(file), value)?;
-            }
+    make_with(dir, &mut |dir| make(dir).map(drop))?;
+    if v1.controllers.iter().any(|c| c == "cpuset") {
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            inherit(&v1.mount, dir, file)?;
         }
-        Ok(())
-    })
+    }
+    Ok(())
+}
+
+/// A group without processors and memory takes no process: it begins with its parent's, which may be in the making by
+/// another thread, or was left half made. What the group has then.
+fn inherit(mount: &Path, dir: &Path, file: &str) -> Result<Vec<u8>> {
+    let own = std::fs::read(dir.join(file))?;
+    let Some(parent) = dir.parent().filter(|_| dir != mount && own.trim_ascii().is_empty()) else { return Ok(own) };
+    let inherited = inherit(mount, parent, file)?;
+    std::fs::write(dir.join(file), &inherited)?;
+    Ok(inherited)
 }
 
 /// Makes the groups above only if `dir` cannot be made without them: mostly they are there.
@@ -356,6 +362,26 @@ mod tests {
         let pure = Hierarchies::parse("30 23 0:26 / /sys/fs/cgroup rw shared:9 - cgroup2 cgroup2 rw\n");
         assert!(pure.is_v2());
         assert_eq!(pure.unified.as_deref(), Some(Path::new("/sys/fs/cgroup")));
+    }
+
+    /// Needs root; on a host with cgroup v2 alone there is nothing to inherit.
+    #[test]
+    fn a_group_can_be_joined_however_far_the_groups_above_it_were_made() {
+        let hierarchies = Hierarchies::observe().unwrap();
+        let base = format!("minke-half-made-{}", std::process::id());
+        if let Some(cpuset) = hierarchies.v1_of("cpuset") {
+            std::fs::create_dir_all(cpuset.join(&base).join("above")).unwrap();
+        }
+        hierarchies.create(&format!("{base}/above/leaf")).unwrap();
+        for (cpuset, group) in
+            hierarchies.v1_of("cpuset").into_iter().flat_map(|c| ["", "above", "above/leaf"].map(|g| (c, g)))
+        {
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                let value = std::fs::read_to_string(cpuset.join(&base).join(group).join(file)).unwrap();
+                assert_eq!(value, std::fs::read_to_string(cpuset.join(file)).unwrap(), "{group:?} {file}");
+            }
+        }
+        hierarchies.remove(&base).unwrap();
     }
 
     #[test]
