@@ -44,25 +44,14 @@ fn dropping(listed: &Value) -> Vec<String> {
         .collect()
 }
 
-/// Memory (PSS) in bytes of the processes of this instance: of the servers, and of the others (shims), with how many.
-pub(crate) fn memory(id: &str) -> (u64, u64, usize) {
-    let (mut others, mut count) = (0, 0);
-    let own = std::process::id();
-    let marker = id.as_bytes();
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let pid = entry.file_name().to_string_lossy().parse::<u32>().ok();
-        let Some(pid) = pid.filter(|pid| *pid != own) else { continue };
-        let arguments = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let is_ours = arguments.starts_with(b"minke") && arguments.windows(marker.len()).any(|part| part == marker);
-        if is_ours && let Some(bytes) = pss_bytes(pid) {
-            others += bytes;
-            count += 1;
-        }
-    }
-    (pss_bytes(own).unwrap_or_default(), others, count)
+/// Memory (PSS) in bytes: of this server, and of the processes that serve its Pods, with how many these are.
+pub(crate) fn memory(id: &str, directory: &Path) -> (u64, u64, usize) {
+    let shims = runtime::embedded::shims(id, &directory.join("runtime")).unwrap_or_default();
+    let each: Vec<u64> = shims.into_iter().filter_map(pss_bytes).collect();
+    (pss_bytes(std::process::id().cast_signed()).unwrap_or_default(), each.iter().sum(), each.len())
 }
 
-fn pss_bytes(pid: u32) -> Option<u64> {
+fn pss_bytes(pid: i32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
@@ -95,6 +84,6 @@ mod tests {
 
     #[test]
     fn our_own_memory_is_known() {
-        assert!(pss_bytes(std::process::id()).unwrap() > 0);
+        assert!(pss_bytes(std::process::id().cast_signed()).unwrap() > 0);
     }
 }

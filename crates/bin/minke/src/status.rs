@@ -4,16 +4,19 @@ use crate::host;
 use client::typed::Client;
 use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
+use std::path::PathBuf;
 
 /// `facts` with what is true now. Healthy: the node, if there is one, is Ready.
 pub(crate) async fn observe(client: &Client, facts: &Value) -> Value {
     let mut facts = facts.clone();
     facts["version"] = json!(crate::version::OWN);
     facts["pid"] = json!(std::process::id());
-    let id = facts["id"].as_str().unwrap_or_default().to_owned();
+    let of = |name: &str| facts[name].as_str().unwrap_or_default().to_owned();
+    let (id, directory) = (of("id"), PathBuf::from(of("dataDir")));
     let has_node = facts["node"].is_string();
-    let looked =
-        tokio::task::spawn_blocking(move || (host::memory(&id), if has_node { host::observe() } else { Vec::new() }));
+    let looked = tokio::task::spawn_blocking(move || {
+        (host::memory(&id, &directory), if has_node { host::observe() } else { Vec::new() })
+    });
     if let Ok(((server, shims, count), host)) = looked.await {
         facts["memoryBytes"] = json!({"server": server, "shims": shims, "shimCount": count});
         facts["host"] = json!(host);

@@ -26,7 +26,7 @@ mod shims;
 mod spec;
 mod state;
 
-pub use purge::purge;
+pub use purge::{purge, shims};
 
 use crate::types::{
     Auth, ContainerConfig, ContainerStatus, Duplex, ExecConfig, Image, PodNetwork, Resources, Runtime, RuntimeError,

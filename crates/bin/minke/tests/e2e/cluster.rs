@@ -146,8 +146,12 @@ impl Cluster {
         self.try_kubectl(&["describe", object]).1 + &tail.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
+    pub(crate) fn status(&self) -> serde_json::Value {
+        serde_json::from_str(&self.minke(&["status", "-o", "json"])).unwrap()
+    }
+
     pub(crate) fn pid(&self) -> i32 {
-        let status: serde_json::Value = serde_json::from_str(&self.minke(&["status", "-o", "json"])).unwrap();
+        let status = self.status();
         status["pid"].as_i64().unwrap().try_into().unwrap()
     }
 }

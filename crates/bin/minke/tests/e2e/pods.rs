@@ -135,6 +135,11 @@ fn twenty_pods_outlive_a_killed_minke() {
     cluster.kubectl(&["wait", "pod", "--all", "--for=condition=Ready", "--timeout=120s"]);
     let ids = "jsonpath={range .items[*]}{.metadata.name}={.status.containerStatuses[0].containerID}{\"\\n\"}{end}";
     let before = cluster.kubectl(&["get", "pods", "-o", ids]);
+    let memory = &cluster.status()["memoryBytes"];
+    assert!(
+        memory["shimCount"] == pods.len() + 1 && memory["shims"].as_u64() > Some(0),
+        "one each and their spawner: {memory}"
+    );
     kill_and_wait(cluster.pid());
     let dead = jiff::Timestamp::now().to_string();
     for fifo in &fifos {

@@ -45,6 +45,15 @@ pub(super) fn clear_removed(state: &Path) {
     }
 }
 
+/// The processes of `instance` that serve its Pods: their shims, and the one these are forked from.
+///
+/// # Errors
+/// When the record of its cgroups in `dir` or what is mounted cannot be read.
+pub fn shims(instance: &str, dir: &Path) -> Result<Vec<i32>, RuntimeError> {
+    let hierarchies = Hierarchies::observe().map_err(failed("cgroups"))?;
+    Ok(hierarchies.processes(&Groups::recorded(instance, dir)?.shims()))
+}
+
 pub(super) fn remove_dir(dir: &Path) -> Result<(), RuntimeError> {
     match std::fs::remove_dir_all(dir) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(failed(dir.display())(e)),
