@@ -65,12 +65,15 @@ async fn run(arguments: &Arguments) -> Result<()> {
         peers.push((name.as_str(), Cluster::of(kubeconfig, &arguments.kubectl, &arguments.peer_image)?));
     }
     let bench = rows::Bench { arguments, directory: directory.path(), peers: &peers };
-    for (name, measure) in rows::ALL {
-        if arguments.rows.is_empty() || arguments.rows.iter().any(|word| name.contains(word.as_str())) {
-            eprintln!("measuring: {name}");
-            let mut row = Row::named(name);
-            measure(&bench, &mut row).await.with_context(|| format!("measuring {name}"))?;
-            report.push(row);
+    let wanted =
+        |name: &str| arguments.rows.is_empty() || arguments.rows.iter().any(|word| name.contains(word.as_str()));
+    for (names, measure) in rows::ALL {
+        if names.iter().any(|name| wanted(name)) {
+            let together = names.join("; ");
+            eprintln!("measuring: {together}");
+            let mut rows: Vec<_> = names.iter().map(|name| Row::named(name)).collect();
+            measure(&bench, &mut rows).await.with_context(|| format!("measuring {together}"))?;
+            report.extend(rows);
         }
     }
     println!("{}", report.table());

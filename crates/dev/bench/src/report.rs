@@ -76,8 +76,8 @@ impl Row {
 pub(crate) struct Report(Vec<Row>);
 
 impl Report {
-    pub(crate) fn push(&mut self, row: Row) {
-        self.0.push(row);
+    pub(crate) fn extend(&mut self, rows: Vec<Row>) {
+        self.0.extend(rows);
     }
 
     pub(crate) fn table(&self) -> String {

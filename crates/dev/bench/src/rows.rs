@@ -31,22 +31,25 @@ impl Bench<'_> {
 }
 
 type Measured<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
-type Measure = for<'a> fn(&'a Bench<'a>, &'a mut Row) -> Measured<'a>;
+/// Fills rows that one measurement answers.
+type Measure = for<'a> fn(&'a Bench<'a>, &'a mut [Row]) -> Measured<'a>;
 
-pub(crate) const ALL: &[(&str, Measure)] = &[
-    ("up, from nothing to node Ready", |b, r| Box::pin(start::up(b, r))),
-    ("Pod start, 2 containers, image present", |b, r| Box::pin(pods::start(b, r))),
-    ("Pod delete to gone, processes that stop at once", |b, r| Box::pin(pods::gone(b, r))),
-    ("Pods per second, 60 at once", |b, r| Box::pin(pods::burst_of_60(b, r))),
-    ("Pods per second, 110 at once", |b, r| Box::pin(pods::burst_of_110(b, r))),
-    ("idle memory after 200 kubectl commands and 100 Pods", |b, r| Box::pin(idle::memory(b, r))),
-    ("idle CPU, of one core", |b, r| Box::pin(idle::cpu(b, r))),
-    ("memory per Pod beyond its own processes", |b, r| Box::pin(idle::per_pod(b, r))),
-    ("durable creates over the API, 64 clients", |b, r| Box::pin(api::creates(b, r))),
-    ("durable puts of the store alone, 64 writers", |b, r| Box::pin(api::store(b, r))),
-    ("create, one client", |b, r| Box::pin(api::create(b, r))),
-    ("list of 5,000 objects of 1 KiB", |b, r| Box::pin(api::list(b, r))),
-    ("write until 100 watchers have it", |b, r| Box::pin(api::watch(b, r))),
-    ("binary, stripped", |b, r| Box::pin(start::binary(b, r))),
-    ("start after a crash with 100 Pods running", |b, r| Box::pin(start::crash(b, r))),
+pub(crate) const ALL: &[(&[&str], Measure)] = &[
+    (&["up, from nothing to node Ready"], |b, r| Box::pin(start::up(b, &mut r[0]))),
+    (&["Pod start, 2 containers, image present", "Pod delete to gone, processes that stop at once"], |b, r| {
+        Box::pin(pods::lives(b, r))
+    }),
+    (&["Pods per second, 60 at once"], |b, r| Box::pin(pods::burst(b, &mut r[0], 60))),
+    (&["Pods per second, 110 at once"], |b, r| Box::pin(pods::burst(b, &mut r[0], 110))),
+    (&["idle memory after 200 kubectl commands and 100 Pods", "idle CPU, of one core"], |b, r| {
+        Box::pin(idle::rested(b, r))
+    }),
+    (&["memory per Pod beyond its own processes"], |b, r| Box::pin(idle::per_pod(b, &mut r[0]))),
+    (&["durable creates over the API, 64 clients"], |b, r| Box::pin(api::creates(b, &mut r[0]))),
+    (&["durable puts of the store alone, 64 writers"], |b, r| Box::pin(api::store(b, &mut r[0]))),
+    (&["create, one client"], |b, r| Box::pin(api::create(b, &mut r[0]))),
+    (&["list of 5,000 objects of 1 KiB"], |b, r| Box::pin(api::list(b, &mut r[0]))),
+    (&["write until 100 watchers have it"], |b, r| Box::pin(api::watch(b, &mut r[0]))),
+    (&["binary, stripped"], |b, r| Box::pin(start::binary(b, &mut r[0]))),
+    (&["start after a crash with 100 Pods running"], |b, r| Box::pin(start::crash(b, &mut r[0]))),
 ];

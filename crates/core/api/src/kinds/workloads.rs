@@ -57,7 +57,7 @@ pub static DEPLOYMENT: Rules = Rules {
     validate: |new| deployment::validate(new, &Value::Null),
     validate_update: deployment::update,
     validate_status_update: deployment::status,
-    warnings: deployment::warnings,
+    warnings: checks::warnings,
     ..BASE
 };
 pub static REPLICA_SET: Rules = Rules {
@@ -67,7 +67,7 @@ pub static REPLICA_SET: Rules = Rules {
     validate: |new| replica_set::validate(new, &Value::Null),
     validate_update: replica_set::update,
     validate_status_update: replica_set::status,
-    warnings: replica_set::warnings,
+    warnings: checks::warnings,
     ..BASE
 };
 pub static REPLICATION_CONTROLLER: Rules = Rules {
@@ -77,7 +77,7 @@ pub static REPLICATION_CONTROLLER: Rules = Rules {
     validate: |new| replica_set::controller(new, &Value::Null),
     validate_update: replica_set::controller,
     validate_status_update: replica_set::status,
-    warnings: replica_set::warnings,
+    warnings: checks::warnings,
     ..BASE
 };
 pub static STATEFUL_SET: Rules = Rules {
@@ -123,7 +123,7 @@ pub static JOB: Rules = Rules {
     validate: job::create,
     validate_update: job::update,
     validate_status_update: job_status::update,
-    warnings: job::warnings,
+    warnings: checks::warnings,
     ..BASE
 };
 pub static CRON_JOB: Rules = Rules {

@@ -1,16 +1,18 @@
 //! What it costs while nothing happens.
 
 use super::Bench;
-use crate::cluster::Instance;
 use crate::processes;
 use crate::report::{Figures, Row};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use std::time::Duration;
 
 const REST: Duration = Duration::from_secs(60);
 
-/// An instance that has been used, a minute later.
-async fn rested(bench: &Bench<'_>) -> Result<Instance> {
+/// The rows of memory and processor: of an instance that has been used, a minute later.
+pub(super) async fn rested(bench: &Bench<'_>, rows: &mut [Row]) -> Result<()> {
+    let [memory, cpu] = rows else { bail!("two rows are wanted") };
+    (memory.unit, memory.goal) = ("MB PSS", "< 60");
+    (cpu.unit, cpu.goal) = ("%", "< 0.5");
     let (instance, cluster) = bench.instance()?;
     for number in 0..200 {
         let commands: [&[&str]; 4] = [
@@ -25,25 +27,13 @@ async fn rested(bench: &Bench<'_>) -> Result<Instance> {
         cluster.burst(50, &format!("minkebenchidle{round}")).await?;
     }
     tokio::time::sleep(REST).await;
-    Ok(instance)
-}
-
-pub(super) async fn memory(bench: &Bench<'_>, row: &mut Row) -> Result<()> {
-    (row.unit, row.goal) = ("MB PSS", "< 60");
-    let instance = rested(bench).await?;
-    let all = instance.servers()?.into_iter().map(processes::pss_mb).collect::<Result<Vec<_>>>()?;
-    row.minke = Some(Figures::one(all.iter().sum()));
-    Ok(())
-}
-
-pub(super) async fn cpu(bench: &Bench<'_>, row: &mut Row) -> Result<()> {
-    (row.unit, row.goal) = ("%", "< 0.5");
-    let instance = rested(bench).await?;
     let servers = instance.servers()?;
+    let all = servers.iter().map(|pid| processes::pss_mb(*pid)).collect::<Result<Vec<_>>>()?;
+    memory.minke = Some(Figures::one(all.iter().sum()));
     let used = || servers.iter().map(|pid| processes::cpu_seconds(*pid)).sum::<Result<f64>>();
     let before = used()?;
     tokio::time::sleep(REST).await;
-    row.minke = Some(Figures::one((used()? - before) / REST.as_secs_f64() * 100.0));
+    cpu.minke = Some(Figures::one((used()? - before) / REST.as_secs_f64() * 100.0));
     Ok(())
 }
 

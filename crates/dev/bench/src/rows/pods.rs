@@ -4,7 +4,7 @@ use super::Bench;
 use crate::cluster::{Cluster, runs};
 use crate::report::{Figures, Row};
 use crate::{floor, peers, processes};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::time::Instant;
 
 const ROUNDS: usize = 100;
@@ -20,7 +20,7 @@ struct Lives {
 
 /// The clock of a start runs from the first byte of the request until a watcher sees all containers running; that of an
 /// end from the request until a watcher sees it deleted, when no process of its is left.
-async fn lives(cluster: &Cluster, rounds: usize) -> Result<Lives> {
+async fn live(cluster: &Cluster, rounds: usize) -> Result<Lives> {
     let mark = "minkebenchlife";
     let path = cluster.path("pods");
     let mut watch = cluster.client.watch(&path).await?;
@@ -64,33 +64,34 @@ async fn lives(cluster: &Cluster, rounds: usize) -> Result<Lives> {
     Ok(Lives { starts: Figures::of(starts), ends: Figures::of(ends), commits })
 }
 
-pub(super) async fn start(bench: &Bench<'_>, row: &mut Row) -> Result<()> {
-    row.goal = "p50 ≤ 3 × floor, p99 < 50";
+/// The rows of starts and of ends.
+pub(super) async fn lives(bench: &Bench<'_>, rows: &mut [Row]) -> Result<()> {
+    let [start, gone] = rows else { bail!("two rows are wanted") };
+    (start.goal, gone.goal) = ("p50 ≤ 3 × floor, p99 < 50", "< 50");
     let (_instance, cluster) = bench.instance()?;
-    let lives_of_ours = lives(&cluster, ROUNDS).await?;
-    row.minke = Some(lives_of_ours.starts);
-    row.floor = Some(floor::pod(bench.directory, 2, lives_of_ours.commits, ROUNDS)?);
+    let ours = live(&cluster, ROUNDS).await?;
+    (start.minke, gone.minke) = (Some(ours.starts), Some(ours.ends));
+    start.floor = Some(floor::pod(bench.directory, 2, ours.commits, ROUNDS)?);
     for program in ["crun", "runc"] {
-        row.peer(&format!("{program} run, twice"), peers::oci(program, bench.directory, 20));
+        start.peer(&format!("{program} run, twice"), peers::oci(program, bench.directory, 20));
     }
     let podman = peers::podman(bench.directory, &bench.arguments.images, PEER_ROUNDS);
-    row.peer("podman kube play", podman.map(|(starts, _)| starts));
+    beside(start, gone, ["podman kube play", "podman kube down"], podman);
     for (name, cluster) in bench.peers {
-        row.peer(name, lives(cluster, PEER_ROUNDS).await.map(|lives| lives.starts));
+        let theirs = live(cluster, PEER_ROUNDS).await.map(|lives| (lives.starts, lives.ends));
+        beside(start, gone, [name, name], theirs);
     }
     Ok(())
 }
 
-pub(super) async fn gone(bench: &Bench<'_>, row: &mut Row) -> Result<()> {
-    row.goal = "< 50";
-    let (_instance, cluster) = bench.instance()?;
-    row.minke = Some(lives(&cluster, ROUNDS).await?.ends);
-    let podman = peers::podman(bench.directory, &bench.arguments.images, PEER_ROUNDS);
-    row.peer("podman kube down", podman.map(|(_, ends)| ends));
-    for (name, cluster) in bench.peers {
-        row.peer(name, lives(cluster, PEER_ROUNDS).await.map(|lives| lives.ends));
-    }
-    Ok(())
+/// A peer of both rows.
+fn beside(start: &mut Row, gone: &mut Row, names: [&str; 2], figures: Result<(Figures, Figures)>) {
+    let (starts, ends) = match figures {
+        Ok((starts, ends)) => (Ok(starts), Ok(ends)),
+        Err(error) => (Err(anyhow!("{error:#}")), Err(error)),
+    };
+    start.peer(names[0], starts);
+    gone.peer(names[1], ends);
 }
 
 async fn bursts(cluster: &Cluster, count: usize, rounds: usize) -> Result<Figures> {
@@ -102,7 +103,7 @@ async fn bursts(cluster: &Cluster, count: usize, rounds: usize) -> Result<Figure
     Ok(Figures::of(rates))
 }
 
-async fn burst(bench: &Bench<'_>, row: &mut Row, count: usize) -> Result<()> {
+pub(super) async fn burst(bench: &Bench<'_>, row: &mut Row, count: usize) -> Result<()> {
     (row.unit, row.goal) = ("/s", "> 100");
     let (_instance, cluster) = bench.instance()?;
     row.minke = Some(bursts(&cluster, count, 5).await.context("minke")?);
@@ -110,12 +111,4 @@ async fn burst(bench: &Bench<'_>, row: &mut Row, count: usize) -> Result<()> {
         row.peer(name, bursts(cluster, count, 1).await);
     }
     Ok(())
-}
-
-pub(super) async fn burst_of_60(bench: &Bench<'_>, row: &mut Row) -> Result<()> {
-    burst(bench, row, 60).await
-}
-
-pub(super) async fn burst_of_110(bench: &Bench<'_>, row: &mut Row) -> Result<()> {
-    burst(bench, row, 110).await
 }

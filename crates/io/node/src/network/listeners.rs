@@ -1,13 +1,15 @@
 //! Host ports on the host's loopback: connections are taken here and passed on (as KEP-6032 does for node ports), because
 //! the kernel rewrites no loopback address without letting other hosts in on them.
 
+use crate::prober::owned;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 /// After an error that is the machine's and not a connection's: no more files, no memory.
 const RETRY: Duration = Duration::from_millis(100);
@@ -17,13 +19,7 @@ pub(super) struct Listeners(Mutex<BTreeMap<SocketAddr, Listener>>);
 
 struct Listener {
     target: SocketAddr,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    task: AbortOnDropHandle<()>,
 }
 
 impl Listeners {
@@ -34,10 +30,10 @@ impl Listeners {
         let wanted = wanted();
         let stale = listeners.iter().filter(|(address, listener)| wanted.get(address) != Some(&listener.target));
         for address in stale.map(|(address, _)| *address).collect::<Vec<_>>() {
-            if let Some(mut listener) = listeners.remove(&address) {
+            if let Some(listener) = listeners.remove(&address) {
                 // Its port is free once it has really ended.
                 listener.task.abort();
-                let _ = (&mut listener.task).await;
+                let _ = listener.task.await;
             }
         }
         for (address, target) in wanted {
@@ -46,7 +42,7 @@ impl Listeners {
             }
             match TcpListener::bind(address).await {
                 Ok(socket) => {
-                    listeners.insert(address, Listener { target, task: start(socket, target) });
+                    listeners.insert(address, Listener { target, task: owned(serve(socket, target)) });
                 }
                 // A host without IPv6 has no ::1.
                 Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {}
@@ -54,11 +50,6 @@ impl Listeners {
             }
         }
     }
-}
-
-#[allow(clippy::disallowed_methods, reason = "the handle owns the task")]
-fn start(socket: TcpListener, target: SocketAddr) -> JoinHandle<()> {
-    tokio::spawn(serve(socket, target))
 }
 
 async fn serve(socket: TcpListener, target: SocketAddr) {

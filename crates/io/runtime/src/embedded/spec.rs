@@ -94,31 +94,10 @@ pub(super) fn plan(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Resources, SecurityContext};
 
     /// A container of which nothing is asked.
     pub(super) fn config() -> ContainerConfig {
-        ContainerConfig {
-            name: "c".into(),
-            attempt: 0,
-            image_id: String::new(),
-            user_image: String::new(),
-            command: Vec::new(),
-            args: Vec::new(),
-            working_dir: String::new(),
-            envs: Vec::new(),
-            mounts: Vec::new(),
-            devices: Vec::new(),
-            labels: std::collections::BTreeMap::new(),
-            annotations: std::collections::BTreeMap::new(),
-            log_path: "c/0.log".into(),
-            stdin: false,
-            stdin_once: false,
-            tty: false,
-            resources: Resources::default(),
-            security: SecurityContext::default(),
-            stop_signal: String::new(),
-        }
+        ContainerConfig { name: "c".into(), log_path: "c/0.log".into(), ..ContainerConfig::default() }
     }
 
     #[test]

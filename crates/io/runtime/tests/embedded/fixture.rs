@@ -5,7 +5,7 @@ use images::Images;
 use runtime::embedded::{Embedded, Options, purge};
 use runtime::types::{
     ContainerConfig, Exit, Mount, NamespaceMode, PodNetwork, Propagation, Resources, Runtime, RuntimeEvent,
-    SandboxConfig, SecurityContext,
+    SandboxConfig,
 };
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -300,24 +300,10 @@ fn sandbox(name: &str) -> SandboxConfig {
 pub(crate) fn config(name: &str, script: &str) -> ContainerConfig {
     ContainerConfig {
         name: name.into(),
-        attempt: 0,
-        image_id: String::new(),
         user_image: IMAGE.into(),
         command: ["sh", "-c", script].map(Into::into).to_vec(),
-        args: Vec::new(),
-        working_dir: String::new(),
-        envs: Vec::new(),
-        mounts: Vec::new(),
-        devices: Vec::new(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
         log_path: PathBuf::from(format!("{name}/0.log")),
-        stdin: false,
-        stdin_once: false,
-        tty: false,
-        resources: Resources::default(),
-        security: SecurityContext::default(),
-        stop_signal: String::new(),
+        ..ContainerConfig::default()
     }
 }
 

@@ -91,6 +91,15 @@ pub(super) fn other_labels(template: &Value, path: &Path) -> FieldError {
     invalid(&path.child("metadata").child("labels"), labels, "`selector` does not match template `labels`")
 }
 
+/// [`selector_and_labels`], and the template of Pods that run for good where the selector can be read.
+pub(super) fn selector_and_template(spec: &Value, old: &Value, path: &Path, words: &Words) -> ErrorList {
+    let mut found = selector_and_labels(spec, path, words);
+    if LabelSelector::from_value(&spec["selector"]).is_ok() {
+        found.extend(lasting_template(&spec["template"], &old["template"], &path.child("template"), words));
+    }
+    found
+}
+
 /// The template of Pods that run for good.
 pub(super) fn lasting_template(template: &Value, old: &Value, path: &Path, words: &Words) -> ErrorList {
     let mut found = template::validate(template, old, path);
@@ -139,8 +148,19 @@ pub(in crate::kinds) fn at_most_all(value: &Value, path: &Path) -> ErrorList {
     }
 }
 
+/// What an object is warned of whose Pods bear its name, with the template at `spec.template`.
+pub(super) fn warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
+    warnings_at(new, old, &["spec", "template"])
+}
+
+/// The same, with the template elsewhere.
+pub(super) fn warnings_at(new: &Value, old: Option<&Value>, path: &[&str]) -> Vec<String> {
+    let name = old.is_none().then(|| name_warning(crate::meta::name(new))).flatten();
+    name.into_iter().chain(template_warnings(new, old, path)).collect()
+}
+
 /// Pods are named after it, so a DNS label is better.
-pub(super) fn name_warning(name: &str) -> Option<String> {
+fn name_warning(name: &str) -> Option<String> {
     let messages = names::dns_label(name);
     (!messages.is_empty()).then(|| {
         format!(

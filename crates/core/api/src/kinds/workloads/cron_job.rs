@@ -80,11 +80,7 @@ fn time_zone(zone: &str, path: &Path) -> ErrorList {
 }
 
 pub(super) fn warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
-    let mut found = Vec::new();
-    if old.is_none() {
-        found.extend(checks::name_warning(meta::name(new)));
-    }
-    found.extend(checks::template_warnings(new, old, &["spec", "jobTemplate", "spec", "template"]));
+    let mut found = checks::warnings_at(new, old, &["spec", "jobTemplate", "spec", "template"]);
     if old.is_some() && new["spec"].text("schedule").contains("TZ") {
         found.push(
             "cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details"

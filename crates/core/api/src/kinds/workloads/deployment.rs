@@ -1,12 +1,9 @@
 //! Validation of `apps/v1` Deployment.
 
-use super::checks::{
-    self, Words, amount, at_most_all, int_or_percent, lasting_template, not_above, not_negative, selector_and_labels,
-};
+use super::checks::{self, Words, amount, at_most_all, int_or_percent, not_above, not_negative, selector_and_template};
 use crate::internal;
 use crate::tree::Tree;
 use schema::field::{ErrorList, Path, forbidden, invalid};
-use schema::selector::LabelSelector;
 use serde_json::Value;
 
 /// Upstream's words are those of its ReplicaSet.
@@ -16,10 +13,7 @@ pub(super) const WORDS: Words =
 pub(super) fn validate(deployment: &Value, old: &Value) -> ErrorList {
     let (spec, path) = (&deployment["spec"], Path::new("spec"));
     let mut found = not_negative(spec, &["replicas"], &path);
-    found.extend(selector_and_labels(spec, &path, &WORDS));
-    if LabelSelector::from_value(&spec["selector"]).is_ok() {
-        found.extend(lasting_template(&spec["template"], &old["spec"]["template"], &path.child("template"), &WORDS));
-    }
+    found.extend(selector_and_template(spec, &old["spec"], &path, &WORDS));
     found.extend(strategy(&spec["strategy"], &path.child("strategy")));
     found.extend(not_negative(spec, &["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"], &path));
     if let Some(deadline) = spec.int_opt("progressDeadlineSeconds").filter(|it| *it <= spec.int("minReadySeconds")) {
@@ -75,14 +69,5 @@ pub(super) fn status(new: &Value, old: &Value) -> ErrorList {
     found.extend(not_above(status, &["updatedReplicas", "readyReplicas", "availableReplicas"], "replicas", &path));
     found.extend(not_above(status, &["availableReplicas"], "readyReplicas", &path));
     found.extend(checks::collisions(new, old));
-    found
-}
-
-pub(super) fn warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
-    let mut found = Vec::new();
-    if old.is_none() {
-        found.extend(checks::name_warning(crate::meta::name(new)));
-    }
-    found.extend(checks::template_warnings(new, old, &["spec", "template"]));
     found
 }

@@ -397,12 +397,3 @@ fn template_is_kept(spec: &Value, old: &Value, path: &Path) -> ErrorList {
     shown["spec"] = now["spec"].clone();
     vec![internal::invalid(&path.child("template"), "PodTemplateSpec", &shown, IMMUTABLE)]
 }
-
-pub(super) fn warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
-    let mut found = Vec::new();
-    if old.is_none() {
-        found.extend(checks::name_warning(meta::name(new)));
-    }
-    found.extend(checks::template_warnings(new, old, &["spec", "template"]));
-    found
-}

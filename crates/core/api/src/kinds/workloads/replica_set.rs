@@ -1,10 +1,9 @@
 //! Validation of `apps/v1` ReplicaSet and `v1` ReplicationController.
 
-use super::checks::{self, Words, lasting_template, not_above, not_negative, other_labels, selector_and_labels};
+use super::checks::{self, Words, lasting_template, not_above, not_negative, other_labels, selector_and_template};
 use super::deployment::WORDS;
 use crate::tree::Tree;
 use schema::field::{ErrorList, Path, required};
-use schema::selector::LabelSelector;
 use serde_json::Value;
 
 const CONTROLLER: Words = Words { empty_for: "", unreadable: None, deadline_in: "ReplicationController" };
@@ -12,10 +11,7 @@ const CONTROLLER: Words = Words { empty_for: "", unreadable: None, deadline_in: 
 pub(super) fn validate(set: &Value, old: &Value) -> ErrorList {
     let (spec, path) = (&set["spec"], Path::new("spec"));
     let mut found = not_negative(spec, &["replicas", "minReadySeconds"], &path);
-    found.extend(selector_and_labels(spec, &path, &WORDS));
-    if LabelSelector::from_value(&spec["selector"]).is_ok() {
-        found.extend(lasting_template(&spec["template"], &old["spec"]["template"], &path.child("template"), &WORDS));
-    }
+    found.extend(selector_and_template(spec, &old["spec"], &path, &WORDS));
     found
 }
 
@@ -61,14 +57,5 @@ pub(super) fn status(new: &Value, _: &Value) -> ErrorList {
     let parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
     found.extend(not_above(status, &parts, "replicas", &path));
     found.extend(not_above(status, &["availableReplicas"], "readyReplicas", &path));
-    found
-}
-
-pub(super) fn warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
-    let mut found = Vec::new();
-    if old.is_none() {
-        found.extend(checks::name_warning(crate::meta::name(new)));
-    }
-    found.extend(checks::template_warnings(new, old, &["spec", "template"]));
     found
 }
