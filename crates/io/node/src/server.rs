@@ -1,23 +1,20 @@
 //! The kubelet's HTTPS API, as the API server asks it: logs, exec, attach, port-forward, health, the node's Pods.
 //! Only clients whose certificate our CA signed for `system:masters` are heard (that is the API server's own).
 
-pub(crate) mod exec;
+mod exec;
 mod follow;
 pub(crate) mod logs;
-mod port_forward;
-mod spdy;
-mod streams;
-mod websocket;
 
 use crate::{NodeError, Shared};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use runtime::streaming::command::Call;
+pub(crate) use runtime::streaming::{Body, text};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -25,8 +22,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, X509Certificate};
-
-pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Serves for ever.
 pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener) -> Result<(), NodeError> {
@@ -80,14 +75,24 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>, allowed: bool) 
             logs::answer(&shared, namespace, pod, container, &query).await
         }
         (_, ["exec", namespace, pod, container]) => {
-            exec::answer(&shared, request, exec::Call::Exec, [namespace, pod, container], &query).await
+            exec::answer(&shared, request, Call::Exec, [namespace, pod, container], &query)
         }
         (_, ["attach", namespace, pod, container]) => {
-            exec::answer(&shared, request, exec::Call::Attach, [namespace, pod, container], &query).await
+            exec::answer(&shared, request, Call::Attach, [namespace, pod, container], &query)
         }
-        (_, ["portForward", namespace, pod]) => port_forward::answer(&shared, request, [namespace, pod]),
+        (_, ["portForward", namespace, pod]) => port_forward(&shared, request, [namespace, pod]),
         _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
     }
+}
+
+fn port_forward(shared: &Shared, request: Request<Incoming>, [namespace, pod]: [&str; 2]) -> Response<Body> {
+    let Some(entry) = shared.pods.find(namespace, pod) else {
+        return text(StatusCode::NOT_FOUND, "pod does not exist");
+    };
+    if entry.sandbox_id.is_empty() {
+        return text(StatusCode::INTERNAL_SERVER_ERROR, &format!("pod not found (\"{pod}_{namespace}\")"));
+    }
+    runtime::streaming::port_forward::answer(&shared.tasks, request, shared.runtime.clone(), entry.sandbox_id)
 }
 
 fn pods(shared: &Shared) -> Response<Body> {
@@ -120,12 +125,6 @@ impl Query {
     pub(crate) fn flag(&self, name: &str) -> bool {
         matches!(self.one(name), Some("1" | "true"))
     }
-}
-
-pub(crate) fn text(status: StatusCode, text: &str) -> Response<Body> {
-    let mut response = Response::new(Full::from(text.to_owned()).boxed_unsync());
-    *response.status_mut() = status;
-    response
 }
 
 pub(crate) fn stream(chunks: BoxStream<'static, Bytes>) -> Response<Body> {

@@ -1,7 +1,8 @@
 //! How a client gets to SPDY: by `Upgrade: SPDY/3.1`, or inside the binary messages of a WebSocket (KEP-4006).
 
-use crate::server::websocket::Socket;
-use crate::server::{Body, text};
+use crate::streaming::websocket::Socket;
+use crate::streaming::{Body, text};
+use crate::types::{Reader, Writer};
 use bytes::{Bytes, BytesMut};
 use futures::stream::{BoxStream, SplitSink};
 use futures::{SinkExt, StreamExt};
@@ -9,7 +10,6 @@ use http::header::{CONNECTION, HeaderName, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming as RequestBody;
 use hyper_util::rt::TokioIo;
-use runtime::types::{Reader, Writer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -21,10 +21,10 @@ const ACCEPTED: HeaderName = HeaderName::from_static("x-accepted-stream-protocol
 const CHUNK_BYTES: usize = 32 * 1024;
 
 /// What the client sends; ends when it hangs up.
-pub(in crate::server) type Incoming = BoxStream<'static, Bytes>;
+pub(in crate::streaming) type Incoming = BoxStream<'static, Bytes>;
 
 /// Where its answers go.
-pub(in crate::server) enum Outgoing {
+pub(in crate::streaming) enum Outgoing {
     Plain(Writer),
     Tunnel(SplitSink<Socket, Message>),
 }
@@ -55,7 +55,7 @@ impl Outgoing {
     }
 }
 
-pub(in crate::server) fn is_websocket(headers: &HeaderMap) -> bool {
+pub(in crate::streaming) fn is_websocket(headers: &HeaderMap) -> bool {
     values(headers, &UPGRADE).any(|value| value.eq_ignore_ascii_case("websocket"))
 }
 
@@ -94,7 +94,7 @@ fn negotiate(headers: &HeaderMap, known: &[&'static str]) -> Result<&'static str
 }
 
 /// Answers `Upgrade: SPDY/3.1`. The future gives the connection once the answer has been sent.
-pub(in crate::server) fn accept(
+pub(in crate::streaming) fn accept(
     request: Request<RequestBody>,
     known: &[&'static str],
 ) -> Result<(Response<Body>, impl Future<Output = Option<(Incoming, Outgoing)>> + use<>), Response<Body>> {
@@ -124,7 +124,7 @@ pub(super) fn chunks(reader: Reader) -> Incoming {
 }
 
 /// The two directions of a tunnel.
-pub(in crate::server) fn tunnel(socket: Socket) -> (Incoming, Outgoing) {
+pub(in crate::streaming) fn tunnel(socket: Socket) -> (Incoming, Outgoing) {
     let (sink, messages) = socket.split();
     let incoming = futures::stream::unfold(messages, |mut messages| async move {
         loop {

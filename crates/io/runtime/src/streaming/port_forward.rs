@@ -3,18 +3,18 @@
 
 use super::spdy::connection::{self, Connection, Receiver, Sender, Stream};
 use super::spdy::upgrade;
-use super::{Body, text, websocket};
-use crate::Shared;
+use super::{Body, websocket};
+use crate::types::{Duplex, Runtime};
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use hyper::body::Incoming;
-use runtime::types::{Duplex, Runtime};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 const PROTOCOL: &str = "portforward.k8s.io";
 const TUNNELLED: &str = "SPDY/3.1+portforward.k8s.io";
@@ -22,20 +22,20 @@ const TUNNELLED: &str = "SPDY/3.1+portforward.k8s.io";
 const PAIRING: Duration = Duration::from_secs(30);
 const CHUNK_BYTES: usize = 32 * 1024;
 
-pub(super) fn answer(shared: &Arc<Shared>, request: Request<Incoming>, [namespace, pod]: [&str; 2]) -> Response<Body> {
-    let Some(entry) = shared.pods.find(namespace, pod) else {
-        return text(StatusCode::NOT_FOUND, "pod does not exist");
-    };
-    if entry.sandbox_id.is_empty() {
-        return text(StatusCode::INTERNAL_SERVER_ERROR, &format!("pod not found (\"{pod}_{namespace}\")"));
-    }
-    let target = Target { runtime: shared.runtime.clone(), sandbox_id: entry.sandbox_id };
+/// Answers a request to forward ports of a sandbox with the upgrade that it asks for, and serves it as one of `tasks`.
+pub fn answer(
+    tasks: &TaskTracker,
+    request: Request<Incoming>,
+    runtime: Arc<dyn Runtime>,
+    sandbox_id: String,
+) -> Response<Body> {
+    let target = Target { runtime, sandbox_id };
     if upgrade::is_websocket(request.headers()) {
         let (response, socket, _) = match websocket::accept(request, &[TUNNELLED]) {
             Ok(accepted) => accepted,
             Err(refusal) => return refusal,
         };
-        shared.tasks.spawn(async move {
+        tasks.spawn(async move {
             let Some(socket) = socket.await else { return };
             let (incoming, outgoing) = upgrade::tunnel(socket);
             connection::serve(incoming, outgoing, |connection| run(connection, target)).await;
@@ -46,7 +46,7 @@ pub(super) fn answer(shared: &Arc<Shared>, request: Request<Incoming>, [namespac
         Ok(accepted) => accepted,
         Err(refusal) => return refusal,
     };
-    shared.tasks.spawn(async move {
+    tasks.spawn(async move {
         let Some((incoming, outgoing)) = ends.await else { return };
         connection::serve(incoming, outgoing, |connection| run(connection, target)).await;
     });

@@ -19,7 +19,7 @@ const HANG_UP: Duration = Duration::from_secs(5);
 
 /// The stream or its connection is over.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::server) struct Gone;
+pub(in crate::streaming) struct Gone;
 
 struct Shared {
     session: Mutex<Session>,
@@ -45,25 +45,25 @@ impl Shared {
 }
 
 /// Where the client's streams come from.
-pub(in crate::server) struct Connection {
+pub(in crate::streaming) struct Connection {
     opened: mpsc::Receiver<Stream>,
 }
 
 /// One stream the client opened. Dropping it unanswered refuses it; dropping [`Sender`] unfinished resets it.
-pub(in crate::server) struct Stream {
-    pub(in crate::server) id: u32,
-    pub(in crate::server) headers: Headers,
-    pub(in crate::server) receiver: Receiver,
-    pub(in crate::server) sender: Sender,
+pub(in crate::streaming) struct Stream {
+    pub(in crate::streaming) id: u32,
+    pub(in crate::streaming) headers: Headers,
+    pub(in crate::streaming) receiver: Receiver,
+    pub(in crate::streaming) sender: Sender,
 }
 
-pub(in crate::server) struct Receiver {
+pub(in crate::streaming) struct Receiver {
     id: u32,
     shared: Arc<Shared>,
     data: mpsc::Receiver<Bytes>,
 }
 
-pub(in crate::server) struct Sender {
+pub(in crate::streaming) struct Sender {
     id: u32,
     shared: Arc<Shared>,
     over: bool,
@@ -71,7 +71,7 @@ pub(in crate::server) struct Sender {
 
 /// Serves one client: `handle` gets its streams. Ends when the client hangs up (`handle` is dropped then), or when `handle`
 /// has ended and the client has hung up or been given its time to.
-pub(in crate::server) async fn serve<F: Future<Output = ()>>(
+pub(in crate::streaming) async fn serve<F: Future<Output = ()>>(
     incoming: Incoming,
     outgoing: Outgoing,
     handle: impl FnOnce(Connection) -> F,
@@ -164,7 +164,7 @@ async fn write(shared: &Shared, outgoing: &mut Outgoing, mut frames: mpsc::Recei
 
 impl Connection {
     /// The next stream, yet to be answered; `None`: the client has hung up.
-    pub(in crate::server) async fn accept(&mut self) -> Option<Stream> {
+    pub(in crate::streaming) async fn accept(&mut self) -> Option<Stream> {
         self.opened.recv().await
     }
 }
@@ -176,19 +176,19 @@ impl Stream {
     }
 
     /// Answers the client, who waits for it.
-    pub(in crate::server) async fn reply(&self) {
+    pub(in crate::streaming) async fn reply(&self) {
         let frame = Frame::SynReply { id: self.id, headers: Headers::new(), fin: false };
         self.sender.shared.frames.send(frame).await.ok();
     }
 
-    pub(in crate::server) fn header(&self, name: &str) -> &str {
+    pub(in crate::streaming) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map(String::as_str).unwrap_or_default()
     }
 }
 
 impl Receiver {
     /// `None`: the client sends no more.
-    pub(in crate::server) async fn receive(&mut self) -> Option<Bytes> {
+    pub(in crate::streaming) async fn receive(&mut self) -> Option<Bytes> {
         let data = self.data.recv().await?;
         self.shared.with(|session| session.consumed(self.id, data.len()));
         Some(data)
@@ -207,7 +207,7 @@ impl Drop for Receiver {
 impl Sender {
     /// # Errors
     /// If the client has reset the stream or hung up.
-    pub(in crate::server) async fn send(&mut self, mut data: Bytes) -> Result<(), Gone> {
+    pub(in crate::streaming) async fn send(&mut self, mut data: Bytes) -> Result<(), Gone> {
         while !data.is_empty() {
             let bytes = self.reserve(data.len().min(MAX_DATA_BYTES)).await?;
             let frame = Frame::Data { id: self.id, data: data.split_to(bytes), fin: false };
@@ -230,7 +230,7 @@ impl Sender {
     }
 
     /// Ends our direction, behind what was sent.
-    pub(in crate::server) async fn finish(mut self) {
+    pub(in crate::streaming) async fn finish(mut self) {
         self.over = true;
         let open = self.shared.session().finish(self.id);
         if open {

@@ -2,18 +2,18 @@
 //! output and error, one for the final Status and, with a terminal, one for its size.
 
 use super::Body;
-use super::exec::{self, Call, Output, Size};
+use super::command::{self, Call, Output, Size};
 use super::spdy::connection::{self, Connection, Gone, Receiver, Sender, Stream};
 use super::spdy::upgrade;
-use crate::Shared;
+use crate::types::{ExecConfig, Reader, RuntimeError, Session, Writer};
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use runtime::types::{ExecConfig, RuntimeError, Session, Writer};
 use serde_json::Value;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 const PROTOCOLS: [&str; 1] = ["v4.channel.k8s.io"];
 /// How long the client may take to open all streams (upstream `DefaultStreamCreationTimeout`).
@@ -21,7 +21,7 @@ const OPENING: Duration = Duration::from_secs(30);
 
 /// `open` starts what is asked for, once all streams are there.
 pub(super) fn answer(
-    shared: &Shared,
+    tasks: &TaskTracker,
     request: Request<Incoming>,
     call: Call,
     config: &ExecConfig,
@@ -32,7 +32,7 @@ pub(super) fn answer(
         Err(refusal) => return refusal,
     };
     let names = names(config);
-    shared.tasks.spawn(async move {
+    tasks.spawn(async move {
         let Some((incoming, outgoing)) = ends.await else { return };
         connection::serve(incoming, outgoing, |connection| run(connection, call, names, open)).await;
     });
@@ -108,7 +108,7 @@ async fn drive(session: Session, streams: &mut Streams) -> Value {
     let (output, errors) = (streams.take("stdout"), streams.take("stderr"));
     let ended = async {
         tokio::join!(write(stdout, output), write(stderr, errors));
-        exec::outcome(exit.await)
+        command::outcome(exit.await)
     };
     let inputs = async {
         tokio::join!(read(input, stdin), sizes(size, resize));
@@ -116,14 +116,14 @@ async fn drive(session: Session, streams: &mut Streams) -> Value {
     };
     tokio::select! {
         status = ended => status,
-        () = inputs => exec::failure("the client closed the connection"),
+        () = inputs => command::failure("the client closed the connection"),
     }
 }
 
-async fn write(reader: Option<runtime::types::Reader>, stream: Option<Stream>) {
-    let Some(stream) = stream else { return exec::pump(reader, Nowhere).await };
+async fn write(reader: Option<Reader>, stream: Option<Stream>) {
+    let Some(stream) = stream else { return command::pump(reader, Nowhere).await };
     let mut sender = stream.sender;
-    exec::pump(reader, Ongoing(&mut sender)).await;
+    command::pump(reader, Ongoing(&mut sender)).await;
     sender.finish().await;
 }
 
