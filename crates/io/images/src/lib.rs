@@ -35,12 +35,14 @@ mod registry;
 mod root;
 mod store;
 mod unpack;
+mod usage;
 
 pub use config::ImageConfig;
 pub use import::ImportError;
 pub use pull::{Progress, PullError, PullFailure};
 pub use reference::{InvalidReference, Reference};
 pub use store::{Image, Images, Lease, OpenError, RemoveError, StoreError};
+pub use usage::DiskUsage;
 
 use std::path::PathBuf;
 

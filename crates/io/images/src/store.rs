@@ -6,11 +6,12 @@ mod write;
 use crate::config::{self, ImageConfig};
 use crate::digest::Digest;
 use crate::pull::Pulls;
-use crate::{Options, Reference};
+use crate::{DiskUsage, Options, Reference};
 pub(crate) use index::Record;
 use index::{Index, Unreadable};
 use rustix::fs::{FlockOperation, OFlags};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -83,6 +84,8 @@ pub(crate) struct Inner {
     /// Held by whoever replaces the index.
     writing: Mutex<()>,
     next_temp: AtomicU64,
+    /// Of the layers there are, by directory.
+    pub(crate) layer_usage: Mutex<BTreeMap<OsString, DiskUsage>>,
     /// Keeps the flock.
     _lock: std::os::fd::OwnedFd,
 }
@@ -134,6 +137,7 @@ impl Images {
             state: Mutex::new(state),
             writing: Mutex::new(()),
             next_temp: AtomicU64::new(0),
+            layer_usage: Mutex::default(),
             _lock: lock,
         };
         let inner = Arc::new(inner);

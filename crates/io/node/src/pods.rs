@@ -286,7 +286,12 @@ async fn route(shared: &Arc<Shared>, event: RuntimeEvent) {
                 entry.inbox.send(Input::Exited { container, id: container_id, exit }).ok();
             }
         }
-        RuntimeEvent::SandboxDied { sandbox_id } => {
+        RuntimeEvent::SandboxStarted { .. }
+        | RuntimeEvent::ContainerCreated { .. }
+        | RuntimeEvent::ContainerStarted { .. }
+        // Removed after it was stopped, which was told.
+        | RuntimeEvent::SandboxRemoved { .. } => {}
+        RuntimeEvent::SandboxDied { sandbox_id } | RuntimeEvent::SandboxStopped { sandbox_id } => {
             if let Some(entry) = shared.pods.owner_of_sandbox(&sandbox_id) {
                 entry.inbox.send(Input::SandboxDied { id: sandbox_id }).ok();
             }

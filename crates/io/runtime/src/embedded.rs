@@ -25,9 +25,11 @@ mod session;
 mod shims;
 mod spec;
 mod state;
+mod usage;
 
 pub use purge::{purge, shims};
 
+use crate::stats::{ContainerStats, ImageFs, SandboxStats};
 use crate::types::{
     Auth, ContainerConfig, ContainerStatus, Duplex, ExecConfig, Image, PodNetwork, Resources, Runtime, RuntimeError,
     RuntimeEvent, SandboxConfig, SandboxStatus, Session,
@@ -220,6 +222,7 @@ fn image_of(image: images::Image) -> Image {
         repo_digests: image.repo_digests,
         size_bytes: image.size_bytes,
         user: image.config.user.clone(),
+        pinned: false,
     }
 }
 
@@ -280,6 +283,18 @@ impl Runtime for Embedded {
         sandbox.link()?.call(shim::proto::Request::ReopenLog(target)).await.map(drop)
     }
 
+    async fn container_stats(&self, id: &str) -> Result<ContainerStats, RuntimeError> {
+        let (sandbox, container) = self.inner.container(id)?;
+        let inner = self.inner.clone();
+        self.inner.tasks.blocking(move || usage::container(&inner, &sandbox, &container)).await
+    }
+
+    async fn sandbox_stats(&self, id: &str) -> Result<SandboxStats, RuntimeError> {
+        let sandbox = self.inner.sandbox(id)?;
+        let inner = self.inner.clone();
+        self.inner.tasks.blocking(move || usage::sandbox(&inner, &sandbox)).await
+    }
+
     async fn list_sandboxes(&self) -> Result<Vec<SandboxStatus>, RuntimeError> {
         let sandboxes: Vec<Arc<Sandbox>> = lock(&self.inner.sandboxes).values().cloned().collect();
         Ok(sandboxes.iter().map(|sandbox| sandbox.status()).collect())
@@ -330,6 +345,11 @@ impl Runtime for Embedded {
             Err(e) if e.is_unreachable() => Err(RuntimeError::Unreachable(e.to_string())),
             Err(e) => Err(RuntimeError::Pull(e.to_string())),
         }
+    }
+
+    async fn image_fs(&self) -> Result<ImageFs, RuntimeError> {
+        let inner = self.inner.clone();
+        self.inner.tasks.blocking(move || usage::image_fs(&inner)).await
     }
 
     async fn list_images(&self) -> Result<Vec<Image>, RuntimeError> {

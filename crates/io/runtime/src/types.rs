@@ -1,6 +1,7 @@
 //! The interface of a container runtime, in CRI v1's terms: what the kubelet asks, what the CRI socket will serve,
 //! what an external runtime will answer.
 
+use crate::stats::{ContainerStats, ImageFs, SandboxStats};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -211,9 +212,21 @@ pub struct SandboxStatus {
     pub containers: Vec<ContainerStatus>,
 }
 
-/// What happened, told as soon as the shim tells it.
+/// What happened, told as soon as the shim tells it, whoever asked for it: the kubelet or a hand (`crictl`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RuntimeEvent {
+    /// It is ready.
+    SandboxStarted {
+        sandbox_id: String,
+    },
+    ContainerCreated {
+        sandbox_id: String,
+        container_id: String,
+    },
+    ContainerStarted {
+        sandbox_id: String,
+        container_id: String,
+    },
     ContainerExited {
         sandbox_id: String,
         container_id: String,
@@ -223,10 +236,18 @@ pub enum RuntimeEvent {
     SandboxDied {
         sandbox_id: String,
     },
+    /// Somebody stopped it (`crictl stopp`); the exits of its containers were told before.
+    SandboxStopped {
+        sandbox_id: String,
+    },
     /// Somebody removed the container at the runtime (`crictl rm`).
     ContainerRemoved {
         sandbox_id: String,
         container_id: String,
+    },
+    /// With all its containers, of which nothing more is told (`crictl rmp`).
+    SandboxRemoved {
+        sandbox_id: String,
     },
 }
 
@@ -239,8 +260,10 @@ pub struct Image {
     pub repo_tags: Vec<String>,
     pub repo_digests: Vec<String>,
     pub size_bytes: u64,
-    /// The user of the image's config.
+    /// The user of the image's config: a number or a name, with a group behind a colon.
     pub user: String,
+    /// Not to be collected. The embedded runtime pins nothing: its Pods need no pause image.
+    pub pinned: bool,
 }
 
 /// Credentials of one registry.
@@ -330,7 +353,11 @@ pub trait Runtime: Send + Sync + 'static {
     async fn remove_container(&self, id: &str) -> Result<(), RuntimeError>;
     async fn container_status(&self, id: &str) -> Result<ContainerStatus, RuntimeError>;
     async fn update_container_resources(&self, id: &str, resources: &Resources) -> Result<(), RuntimeError>;
+    /// Goes on with a new file of the log's name, whatever became of the old one.
     async fn reopen_log(&self, id: &str) -> Result<(), RuntimeError>;
+    async fn container_stats(&self, id: &str) -> Result<ContainerStats, RuntimeError>;
+    /// With those of its containers.
+    async fn sandbox_stats(&self, id: &str) -> Result<SandboxStats, RuntimeError>;
 
     /// Everything there is, e.g. after a restart.
     async fn list_sandboxes(&self) -> Result<Vec<SandboxStatus>, RuntimeError>;
@@ -345,6 +372,8 @@ pub trait Runtime: Send + Sync + 'static {
     async fn image_status(&self, image: &str) -> Result<Option<Image>, RuntimeError>;
     /// Tries `auths` in turn, then anonymously.
     async fn pull_image(&self, image: &str, auths: &[Auth]) -> Result<Image, RuntimeError>;
+    /// What the images take, and what containers wrote.
+    async fn image_fs(&self) -> Result<ImageFs, RuntimeError>;
     async fn list_images(&self) -> Result<Vec<Image>, RuntimeError>;
     async fn remove_image(&self, image: &str) -> Result<(), RuntimeError>;
 }

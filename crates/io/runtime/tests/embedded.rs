@@ -526,3 +526,81 @@ async fn twenty_pods_survive_the_daemon() {
     }
     node.purge();
 }
+
+#[tokio::test]
+async fn what_pods_and_containers_use_is_counted() {
+    let node = Node::start().await;
+    let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
+    let mut events = node.runtime.events();
+    let script = "x=$(head -c 20000000 /dev/zero | tr '\\0' x); head -c 1000000 /dev/zero > /file; mkdir /dir; \
+        i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; sync; echo up; sleep 1000 & wait; echo $x";
+    let mut busy = config("busy", script);
+    busy.resources.memory_limit_bytes = 256 << 20;
+    let busy = run(&node, &pod.id, busy).await;
+    let done = run(&node, &pod.id, config("done", "exit 0")).await;
+    node.exit_of(&mut events, &done).await;
+    node.wait_log("busy/0.log", "up").await;
+    let stats = node.runtime.container_stats(&busy).await.unwrap();
+    let usage = stats.usage.unwrap();
+    assert!(usage.cpu.core_ns > 1_000_000, "{usage:?}");
+    let memory = &usage.memory;
+    assert!((20_000_000..256 << 20).contains(&memory.rss_bytes), "{usage:?}");
+    assert!(memory.working_set_bytes >= memory.rss_bytes / 2 && memory.working_set_bytes <= memory.usage_bytes);
+    assert!(memory.page_faults > 1000, "{usage:?}");
+    assert_eq!(memory.limit_bytes, Some(256 << 20));
+    assert_eq!(usage.pids, 2);
+    let layer = stats.writable_layer.unwrap();
+    assert!((1_000_000..1_200_000).contains(&layer.used_bytes), "{layer:?}");
+    let all = node.runtime.sandbox_stats(&pod.id).await.unwrap();
+    assert!(all.usage.unwrap().memory.rss_bytes >= memory.rss_bytes);
+    // The tests give a Pod no link; its loopback is nobody's traffic.
+    assert_eq!(all.network.unwrap().interfaces, []);
+    assert_eq!(all.containers.len(), 2);
+    let ended = all.containers.iter().find(|container| container.id == done).unwrap();
+    assert!(ended.usage.is_none() && ended.writable_layer.is_some());
+    let fs = node.runtime.image_fs().await.unwrap();
+    assert!(fs.images.used_bytes > 1_000_000 && fs.images.inodes_used > 10, "{fs:?}");
+    assert!(fs.containers.used_bytes >= layer.used_bytes, "{fs:?}");
+    assert!(matches!(node.runtime.container_stats("none").await, Err(RuntimeError::NotFound { .. })));
+    node.end(&pod.id).await;
+}
+
+#[tokio::test]
+async fn everybody_who_listens_hears_of_everything_in_order() {
+    let node = Node::start().await;
+    let (mut one, mut other, mut exits) = (node.runtime.events(), node.runtime.events(), node.runtime.events());
+    let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
+    let short = run(&node, &pod.id, config("short", "exit 4")).await;
+    node.exit_of(&mut exits, &short).await;
+    let long = run(&node, &pod.id, config("long", "sleep 1000")).await;
+    node.runtime.remove_container(&long).await.unwrap();
+    node.runtime.stop_sandbox(&pod.id).await.unwrap();
+    node.runtime.remove_sandbox(&pod.id).await.unwrap();
+    let name = |event: &RuntimeEvent| {
+        let id = match event {
+            RuntimeEvent::ContainerCreated { container_id, .. }
+            | RuntimeEvent::ContainerStarted { container_id, .. }
+            | RuntimeEvent::ContainerExited { container_id, .. }
+            | RuntimeEvent::ContainerRemoved { container_id, .. } => container_id,
+            RuntimeEvent::SandboxStarted { sandbox_id }
+            | RuntimeEvent::SandboxDied { sandbox_id }
+            | RuntimeEvent::SandboxStopped { sandbox_id }
+            | RuntimeEvent::SandboxRemoved { sandbox_id } => sandbox_id,
+        };
+        let kind = format!("{event:?}").split_once(' ').unwrap().0.to_owned();
+        let whose = [(&pod.id, "pod"), (&short, "short"), (&long, "long")];
+        format!("{} {kind}", whose.iter().find(|(known, _)| *known == id).unwrap().1)
+    };
+    let mut told = Vec::new();
+    while told.last().is_none_or(|last| last != "pod SandboxRemoved") {
+        let event = one.recv().await.unwrap();
+        assert_eq!(other.recv().await.unwrap(), event);
+        told.push(name(&event));
+    }
+    // Of one container the order is fixed; one's end and the other's beginning have none.
+    let of = |who: &str| -> Vec<&str> { told.iter().filter_map(|t| t.strip_prefix(who)).collect() };
+    assert_eq!(of("short "), ["ContainerCreated", "ContainerStarted", "ContainerExited"]);
+    assert_eq!(of("long "), ["ContainerCreated", "ContainerStarted", "ContainerExited", "ContainerRemoved"]);
+    assert_eq!(of("pod "), ["SandboxStarted", "SandboxStopped", "SandboxRemoved"]);
+    node.purge();
+}

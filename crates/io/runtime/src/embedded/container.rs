@@ -3,6 +3,7 @@
 use super::sandbox::Sandbox;
 use super::state::{self, ContainerRecord};
 use super::{Inner, failed, lock, new_id, now_ns, purge, spec};
+use crate::stats::FilesystemUsage;
 use crate::types::{ContainerConfig, ContainerState, ContainerStatus, Exit, ProcessUser, RuntimeError, RuntimeEvent};
 use images::Lease;
 use shim::plan::ProcessPlan;
@@ -33,6 +34,8 @@ pub(super) struct Container {
     user: OnceLock<ProcessUser>,
     /// What an exec starts from.
     process: Mutex<Option<Arc<ProcessPlan>>>,
+    /// What it wrote, as counted last.
+    pub(super) layer: Mutex<Option<FilesystemUsage>>,
     /// Keeps the image's layers, and those of image volumes.
     _leases: Vec<Lease>,
 }
@@ -57,6 +60,7 @@ impl Container {
             stop_signal,
             phase: watch::Sender::new(phase),
             process: Mutex::default(),
+            layer: Mutex::default(),
             _leases: leases,
         }
     }
@@ -143,6 +147,9 @@ pub(super) fn ended(
     let news = container.phase.send_if_modified(|phase| {
         let news = !matches!(phase, Phase::Exited { .. });
         if news {
+            if matches!(phase, Phase::Starting) && started_at_ns != 0 {
+                inner.tell(&started(sandbox, container));
+            }
             *phase = Phase::Exited { exit: exit.clone(), started_at_ns };
         }
         news
@@ -161,6 +168,10 @@ pub(super) fn ended(
             tracing::warn!(cgroup, error = %e, "an ended container's cgroup was not removed");
         }
     });
+}
+
+fn started(sandbox: &Sandbox, container: &Container) -> RuntimeEvent {
+    RuntimeEvent::ContainerStarted { sandbox_id: sandbox.id.clone(), container_id: container.id.clone() }
 }
 
 /// Its shim died: it ended as the shim wrote down, or nobody knows how.
@@ -211,6 +222,7 @@ pub(super) async fn create(
     };
     inner.tasks.blocking(make).await?;
     sandbox.insert(container);
+    inner.tell(&RuntimeEvent::ContainerCreated { sandbox_id: sandbox.id.clone(), container_id: id.clone() });
     Ok(id)
 }
 
@@ -250,6 +262,8 @@ pub(super) async fn start(inner: &Arc<Inner>, id: &str) -> Result<ContainerStatu
                 let running = matches!(phase, Phase::Starting);
                 if running {
                     *phase = Phase::Running { pid, started_at_ns };
+                    // Here, so that the exit is never told before.
+                    inner.tell(&started(&sandbox, &container));
                 }
                 running
             });

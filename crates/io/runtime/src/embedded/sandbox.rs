@@ -165,7 +165,8 @@ pub(super) async fn run(inner: &Arc<Inner>, config: SandboxConfig) -> Result<San
     let sandbox = Arc::new(Sandbox::new(id.clone(), dir, record.clone()));
     match make(inner, &sandbox, record).await {
         Ok(()) => {
-            lock(&inner.sandboxes).insert(id, sandbox.clone());
+            lock(&inner.sandboxes).insert(id.clone(), sandbox.clone());
+            inner.tell(&RuntimeEvent::SandboxStarted { sandbox_id: id });
             Ok(sandbox.status())
         }
         Err(e) => {
@@ -273,10 +274,9 @@ async fn stop_locked(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result<(), R
     for container in &containers {
         container.wait().await;
     }
-    let link = {
+    let (news, link) = {
         let mut live = lock(&sandbox.live);
-        live.stopped = true;
-        live.link.take()
+        (!std::mem::replace(&mut live.stopped, true), live.link.take())
     };
     if !sandbox.dir.join(state::STOPPED).exists() {
         std::fs::write(sandbox.dir.join(state::STOPPED), "").map_err(failed(sandbox.dir.display()))?;
@@ -284,6 +284,9 @@ async fn stop_locked(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result<(), R
     if let Some(link) = link {
         // It answers, or is gone: either way it ends.
         let _ = link.call(Request::Shutdown(Empty {})).await;
+    }
+    if news {
+        inner.tell(&RuntimeEvent::SandboxStopped { sandbox_id: sandbox.id.clone() });
     }
     if sandbox.config.network != NamespaceMode::Node {
         let detached = inner.network.detach(&sandbox.id).await;
@@ -303,6 +306,7 @@ pub(super) async fn remove(inner: &Arc<Inner>, id: &str) -> Result<(), RuntimeEr
     }
     discard(inner, &sandbox).await?;
     lock(&inner.sandboxes).remove(id);
+    inner.tell(&RuntimeEvent::SandboxRemoved { sandbox_id: id.to_owned() });
     Ok(())
 }
 
