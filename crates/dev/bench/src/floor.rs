@@ -1,18 +1,20 @@
 //! What cannot be beaten: the bare system calls of a thing, without anything that decides or remembers.
 
 pub(crate) mod hold;
+mod pod;
+
+pub(crate) use pod::pod;
 
 use crate::report::Figures;
-use anyhow::{Context, Result, ensure};
-use netlink::PodLink;
-use shim::cgroup::Hierarchies;
+use anyhow::{Result, ensure};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
 
 fn ms(took: Duration) -> f64 {
     took.as_secs_f64() * 1e3
@@ -66,6 +68,43 @@ pub(crate) fn exec_and_fsync(directory: &Path, n: usize) -> Result<Figures> {
     Ok(Figures::of(times.collect::<Result<_>>()?))
 }
 
+/// A durable write, then `bytes` to each of so many readers over connections on loopback: from before the write until a
+/// reader has them.
+pub(crate) async fn fan_out(directory: &Path, readers: usize, bytes: usize, n: usize) -> Result<Figures> {
+    let mut log = Log::create(directory)?;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let mut tasks = JoinSet::new();
+    let mut writers = Vec::new();
+    for _ in 0..readers {
+        let mut reader = tokio::net::TcpStream::connect(listener.local_addr()?).await?;
+        let (writer, _) = listener.accept().await?;
+        writer.set_nodelay(true)?;
+        writers.push(writer);
+        tasks.spawn(async move {
+            let (mut got, mut seen) = (vec![0; bytes], Vec::new());
+            while seen.len() < n {
+                reader.read_exact(&mut got).await?;
+                seen.push(Instant::now());
+            }
+            anyhow::Ok(seen)
+        });
+    }
+    let content = vec![b'x'; bytes];
+    let mut sent = Vec::new();
+    for _ in 0..n {
+        sent.push(Instant::now());
+        log.commit()?;
+        for writer in &mut writers {
+            writer.write_all(&content).await?;
+        }
+    }
+    let mut times = Vec::new();
+    while let Some(seen) = tasks.join_next().await {
+        times.extend(seen??.into_iter().zip(&sent).map(|(at, sent)| ms(at - *sent)));
+    }
+    Ok(Figures::of(times))
+}
+
 /// So many bytes through a TCP connection on loopback, until the reader has them all.
 pub(crate) fn copy_to_socket(bytes: usize, n: usize) -> Result<Figures> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -84,62 +123,4 @@ pub(crate) fn copy_to_socket(bytes: usize, n: usize) -> Result<Figures> {
         Ok(ms(began.elapsed()))
     });
     Ok(Figures::of(times.collect::<Result<_>>()?))
-}
-
-/// A Pod of `containers`: a process with namespaces of its own, a veth into them, control groups, and per container an
-/// overlay and a process in its namespaces; with `commits` durable writes.
-pub(crate) fn pod(directory: &Path, containers: usize, commits: usize, n: usize) -> Result<Figures> {
-    let rootfs = directory.join("rootfs");
-    for name in ["bin", "proc"] {
-        std::fs::create_dir_all(rootfs.join(name))?;
-    }
-    std::fs::copy("/bin/busybox", rootfs.join("bin/busybox"))
-        .context("/bin/busybox (Debian package busybox-static)")?;
-    let mut log = Log::create(directory)?;
-    let times = (0..n).map(|_| one_pod(directory, containers, commits, &mut log));
-    Ok(Figures::of(times.collect::<Result<_>>()?))
-}
-
-fn one_pod(directory: &Path, containers: usize, commits: usize, log: &mut Log) -> Result<f64> {
-    let hierarchies = Hierarchies::observe()?;
-    let group = format!("minke-bench-{}", std::process::id());
-    let scratch = tempfile::tempdir_in(directory)?;
-    let began = Instant::now();
-    for _ in 0..commits {
-        log.commit()?;
-    }
-    for number in 0..containers {
-        hierarchies.create(&format!("{group}/{number}"))?;
-    }
-    let mut command = Command::new(std::env::current_exe()?);
-    command.env(hold::VARIABLE, format!("{containers} {group} {}", scratch.path().display()));
-    let mut held = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    let mut input = held.stdin.take().context("no pipe")?;
-    let mut output = held.stdout.take().context("no pipe")?;
-    let result = (|| {
-        let mut byte = [0];
-        output.read_exact(&mut byte).context("the floor's process has no namespaces")?;
-        let netns = std::fs::File::open(format!("/proc/{}/ns/net", held.id()))?;
-        let link = PodLink {
-            name: "minkebench0".to_owned(),
-            alias: "minke-bench".to_owned(),
-            // RFC 2544: nobody's but a benchmark's.
-            addresses: vec!["198.18.0.2".parse()?],
-            node_addresses: Vec::new(),
-            mtu: 0,
-        };
-        netlink::attach(&link, netns.as_fd())?;
-        input.write_all(b"g")?;
-        output.read_exact(&mut byte).context("the floor's process did not start its containers")?;
-        Ok(ms(began.elapsed()))
-    })();
-    drop(input);
-    let status = held.wait()?;
-    hierarchies.kill(&group)?;
-    for number in 0..containers {
-        hierarchies.remove(&format!("{group}/{number}"))?;
-    }
-    hierarchies.remove(&group)?;
-    ensure!(status.success() || result.is_err(), "the floor's process: {status}");
-    result
 }

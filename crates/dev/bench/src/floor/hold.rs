@@ -1,6 +1,6 @@
 //! The floor's stand-in for a shim: a process that owns a Pod's namespaces and starts its containers.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use shim::cgroup::Hierarchies;
 use shim::launch;
 use shim::plan::{ContainerPlan, ProcessPlan, RootPlan};
@@ -31,12 +31,16 @@ pub(crate) fn run(request: &str) -> Result<()> {
     let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
     let stdio = [null.as_raw_fd(); 3];
     let hierarchies = Hierarchies::observe()?;
-    let mut children = Vec::new();
-    for number in 0..containers {
-        let plan = plan(directory, number, &hierarchies, &format!("{group}/{number}"))?;
-        let launched = launch::create(&plan, stdio, None).map_err(|error| anyhow::anyhow!("{}", error.text))?;
-        children.push(launched.start(&plan.process).map_err(|error| anyhow::anyhow!("{}", error.text))?);
-    }
+    let children = std::thread::scope(|scope| {
+        let start = |number| {
+            let plan = plan(directory, number, &hierarchies, &format!("{group}/{number}"))?;
+            let launched = launch::create(&plan, stdio, None).map_err(|error| anyhow!("{}", error.text))?;
+            launched.start(&plan.process).map_err(|error| anyhow!("{}", error.text))
+        };
+        let threads: Vec<_> = (0..containers).map(|number| scope.spawn(move || start(number))).collect();
+        let joined = threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a start panicked"))?);
+        joined.collect::<Result<Vec<_>>>()
+    })?;
     output.write_all(b"r")?;
     output.flush()?;
     input.read_to_end(&mut Vec::new())?;

@@ -4,7 +4,7 @@ use super::Bench;
 use crate::cluster::Cluster;
 use crate::floor;
 use crate::report::{Figures, Row};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use futures::future::try_join_all;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -156,49 +156,48 @@ pub(super) async fn watch(bench: &Bench<'_>, row: &mut Row) -> Result<()> {
     row.goal = "p50 < 1";
     let (_instance, cluster) = bench.instance()?;
     row.minke = Some(watches(&cluster).await?);
+    row.floor = Some(floor::fan_out(bench.directory, WATCHERS, KIB, UPDATES).await?);
     for (name, cluster) in bench.peers {
         row.peer(name, watches(cluster).await);
     }
     Ok(())
 }
 
-/// From each of a row of updates sent until each watcher has it.
+/// From each of a row of updates sent until each watcher has it. Watchers note the time and read nothing until the end:
+/// what a client makes of an event is its own business.
 async fn watches(cluster: &Cluster) -> Result<Figures> {
     let path = cluster.path("configmaps");
-    let mut watches = Vec::new();
+    let mut object = config_map("watched", KIB);
+    cluster.client.post(&path, &object).await?;
+    let mut watchers = tokio::task::JoinSet::new();
     for _ in 0..WATCHERS {
-        watches.push(cluster.client.watch(&path).await?);
-    }
-    let began = Instant::now();
-    let sent = std::sync::Mutex::new(vec![0.0; UPDATES + 1]);
-    let sent = &sent;
-    let seen = watches.into_iter().map(|mut watch| async move {
-        let mut times = Vec::new();
-        while times.len() <= UPDATES {
-            let (_, object) = watch.next().await?;
-            if object["metadata"]["name"] != "watched" {
-                continue;
+        let mut watch = cluster.client.watch(&path).await?;
+        watchers.spawn(async move {
+            let mut seen = Vec::new();
+            while seen.len() < UPDATES {
+                let line = watch.line().await?;
+                seen.push((Instant::now(), line));
             }
-            let number = object["data"]["number"].as_str().and_then(|text| text.parse::<usize>().ok()).unwrap_or(0);
-            let at = sent.lock().map_err(|_| anyhow::anyhow!("a watcher panicked"))?[number];
-            times.push(ms(began.elapsed()) - at);
+            anyhow::Ok(seen)
+        });
+    }
+    let mut sent = Vec::new();
+    for number in 0..UPDATES {
+        object["data"]["number"] = json!(number.to_string());
+        sent.push(Instant::now());
+        cluster.client.put(&format!("{path}/watched"), &object).await?;
+    }
+    let mut times = Vec::new();
+    while let Some(seen) = watchers.join_next().await {
+        for (number, (at, line)) in seen??.into_iter().enumerate() {
+            let event: Value = serde_json::from_slice(&line)?;
+            ensure!(
+                event["object"]["data"]["number"].as_str() == Some(&number.to_string()),
+                "another event came: {event}"
+            );
+            times.push(ms(at - sent[number]));
         }
-        anyhow::Ok(times)
-    });
-    let write = async {
-        for number in 0..=UPDATES {
-            let mut object = config_map("watched", KIB);
-            object["data"]["number"] = json!(number.to_string());
-            let now = ms(began.elapsed());
-            sent.lock().map_err(|_| anyhow::anyhow!("a watcher panicked"))?[number] = now;
-            match number {
-                0 => cluster.client.post(&path, &object).await?,
-                _ => cluster.client.put(&format!("{path}/watched"), &object).await?,
-            };
-        }
-        anyhow::Ok(())
-    };
-    let (times, ()) = tokio::try_join!(try_join_all(seen), write)?;
+    }
     clear(cluster).await?;
-    Ok(Figures::of(times.into_iter().flatten().collect()))
+    Ok(Figures::of(times))
 }
