@@ -160,9 +160,10 @@ const FILTERS: [Filter; 8] = [
 /// Scores from 0 to 100 for each node that fits, and their weight.
 type Score = fn(&Cycle<'_>, &[&NodeInfo]) -> Vec<i64>;
 
-const SCORES: [(Score, i64); 4] = [
+const SCORES: [(Score, i64); 5] = [
     (taint_toleration::score, 3),
     (node_affinity::score, 2),
+    (inter_pod_affinity::score, 2),
     (node_resources_fit::least_allocated, 1),
     (node_resources_fit::balanced_allocation, 1),
 ];

@@ -1,4 +1,4 @@
-//! `InterPodAffinity`, its hard terms.
+//! `InterPodAffinity`: hard terms filter, soft ones score.
 
 use super::{Cycle, NodeInfo, Verdict};
 use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm};
@@ -57,6 +57,51 @@ fn keeps_away(cycle: &Cycle<'_>, info: &NodeInfo) -> bool {
             })
         })
     })
+}
+
+/// What a Pod that is there counts for its hard wish for company (upstream `hardPodAffinityWeight`).
+const HARD_WEIGHT: i64 = 1;
+
+/// The sum of the weights of the soft terms that find company in the node's domains, those of the Pods there as well as the
+/// new one's; stretched from the worst node to the best.
+pub(super) fn score(cycle: &Cycle<'_>, nodes: &[&NodeInfo]) -> Vec<i64> {
+    let mut domains: BTreeMap<(String, &str), i64> = BTreeMap::new();
+    let wanted = weighted(cycle.pod);
+    for node in cycle.nodes {
+        let mut count = |term: &PodAffinityTerm, weight| {
+            if let Some(domain) = node.label(&term.topology_key) {
+                *domains.entry((term.topology_key.clone(), domain)).or_default() += weight;
+            }
+        };
+        for other in &node.pods {
+            let ours = wanted.iter().filter(|(term, _)| means(cycle, term, cycle.pod, other));
+            ours.for_each(|(term, weight)| count(term, *weight));
+            let soft = weighted(other).into_iter();
+            let theirs = soft.chain(terms(other, false).into_iter().map(|term| (term, HARD_WEIGHT)));
+            theirs
+                .filter(|(term, _)| means(cycle, term, other, cycle.pod))
+                .for_each(|(term, weight)| count(&term, weight));
+        }
+    }
+    let of = |info: &&NodeInfo| -> i64 {
+        let here = domains.iter().filter(|((key, domain), _)| info.label(key) == Some(domain));
+        here.map(|(_, weight)| weight).sum()
+    };
+    let sums: Vec<_> = nodes.iter().map(of).collect();
+    let (least, most) = (sums.iter().min().copied().unwrap_or(0), sums.iter().max().copied().unwrap_or(0));
+    sums.into_iter().map(|sum| if most == least { 0 } else { (sum - least) * 100 / (most - least) }).collect()
+}
+
+/// The soft terms; those of staying apart count against.
+fn weighted(pod: &Pod) -> Vec<(PodAffinityTerm, i64)> {
+    let affinity = pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref());
+    let near = affinity.and_then(|affinity| affinity.pod_affinity.as_ref());
+    let near = near.and_then(|near| near.preferred_during_scheduling_ignored_during_execution.as_ref());
+    let apart = affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref());
+    let apart = apart.and_then(|apart| apart.preferred_during_scheduling_ignored_during_execution.as_ref());
+    let near = near.into_iter().flatten().map(|term| (term, i64::from(term.weight)));
+    let apart = apart.into_iter().flatten().map(|term| (term, -i64::from(term.weight)));
+    near.chain(apart).map(|(term, weight)| (term.pod_affinity_term.clone(), weight)).collect()
 }
 
 fn terms(pod: &Pod, apart: bool) -> Vec<PodAffinityTerm> {

@@ -284,6 +284,23 @@ fn social(kind: &str, value: &str) -> Value {
 }
 
 #[test]
+fn wishes_for_company_and_distance() {
+    let two = || vec![node("a", json!({})), node("b", json!({}))];
+    let labelled = json!({"metadata": {"labels": {"x": "1"}}});
+    let term = json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"x": "1"}}});
+    let soft = |kind: &str| json!({"spec": {"affinity": {kind: {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 5, "podAffinityTerm": term}]}}}});
+    let there = |node: &str, more: &Value| vec![on(node, "p", more.clone())];
+    // Without a wish the emptier node is better.
+    check(two(), there("b", &labelled), pod("q", json!({})), expect!["bind to a"]);
+    check(two(), there("b", &labelled), pod("q", soft("podAffinity")), expect!["bind to b"]);
+    check(two(), there("a", &labelled), pod("q", soft("podAntiAffinity")), expect!["bind to b"]);
+    // What those who are there wish for counts, too; their hard wishes a little.
+    check(two(), there("b", &soft("podAffinity")), pod("q", labelled.clone()), expect!["bind to b"]);
+    check(two(), there("a", &soft("podAntiAffinity")), pod("q", labelled.clone()), expect!["bind to b"]);
+    check(two(), there("b", &social("podAffinity", "1")), pod("q", labelled), expect!["bind to b"]);
+}
+
+#[test]
 fn affinity_between_pods() {
     let one = || vec![node("n", json!({}))];
     let two = || vec![node("a", json!({})), node("b", json!({}))];
