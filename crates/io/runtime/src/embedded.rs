@@ -272,9 +272,8 @@ impl Runtime for Embedded {
 
     async fn update_container_resources(&self, id: &str, resources: &Resources) -> Result<(), RuntimeError> {
         let (sandbox, container) = self.inner.container(id)?;
-        let (inner, limits) = (self.inner.clone(), limits(resources));
-        let cgroup = container.cgroup(&sandbox);
-        self.inner.tasks.blocking(move || inner.hierarchies.limit(&cgroup, &limits).map_err(failed("limits"))).await
+        let (inner, resources) = (self.inner.clone(), resources.clone());
+        self.inner.tasks.blocking(move || container::update(&inner, &sandbox, &container, &resources)).await
     }
 
     async fn reopen_log(&self, id: &str) -> Result<(), RuntimeError> {

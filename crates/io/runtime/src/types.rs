@@ -68,6 +68,39 @@ pub struct Resources {
     pub unified: BTreeMap<String, String>,
 }
 
+impl Resources {
+    /// Takes over what `update` sets.
+    pub fn update(&mut self, update: &Resources) {
+        let Resources {
+            cpu_period_us,
+            cpu_quota_us,
+            cpu_shares,
+            memory_limit_bytes,
+            oom_score_adj,
+            cpuset_cpus,
+            cpuset_mems,
+            pids_limit,
+            hugepage_limits,
+            unified,
+        } = update;
+        fn set<T: Clone + Default + PartialEq>(old: &mut T, new: &T) {
+            if *new != T::default() {
+                old.clone_from(new);
+            }
+        }
+        set(&mut self.cpu_period_us, cpu_period_us);
+        set(&mut self.cpu_quota_us, cpu_quota_us);
+        set(&mut self.cpu_shares, cpu_shares);
+        set(&mut self.memory_limit_bytes, memory_limit_bytes);
+        set(&mut self.oom_score_adj, oom_score_adj);
+        set(&mut self.cpuset_cpus, cpuset_cpus);
+        set(&mut self.cpuset_mems, cpuset_mems);
+        set(&mut self.pids_limit, pids_limit);
+        self.hugepage_limits.extend(hugepage_limits.clone());
+        self.unified.extend(unified.clone());
+    }
+}
+
 /// CRI `Mount`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
@@ -187,6 +220,8 @@ pub struct ContainerStatus {
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
     pub log_path: PathBuf,
+    /// In force now: what it was created with, and every update since.
+    pub resources: Resources,
     /// Host pid of its first process while it runs.
     pub pid: Option<i32>,
     /// Whom its first process runs as.

@@ -6,7 +6,7 @@
 mod fixture;
 
 use fixture::{Node, WithGate, config, run};
-use runtime::types::{ContainerState, ExecConfig, NamespaceMode, Runtime, RuntimeError, RuntimeEvent};
+use runtime::types::{ContainerState, ExecConfig, NamespaceMode, Resources, Runtime, RuntimeError, RuntimeEvent};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -603,4 +603,96 @@ async fn everybody_who_listens_hears_of_everything_in_order() {
     assert_eq!(of("long "), ["ContainerCreated", "ContainerStarted", "ContainerExited", "ContainerRemoved"]);
     assert_eq!(of("pod "), ["SandboxStarted", "SandboxStopped", "SandboxRemoved"]);
     node.purge();
+}
+
+/// The number in a file of a container's group, under v2's name or v1's.
+fn group_file(group: &str, v2: &str, (controller, v1): (&str, &str)) -> String {
+    let hierarchies = shim::cgroup::Hierarchies::observe().unwrap();
+    let path = match hierarchies.v1_of(controller) {
+        Some(mount) => mount.join(group).join(v1),
+        None => hierarchies.unified.unwrap().join(group).join(v2),
+    };
+    std::fs::read_to_string(path).unwrap().trim().to_owned()
+}
+
+#[tokio::test]
+async fn limits_change_while_it_runs() {
+    let mut node = Node::start().await;
+    let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
+    let script = "x=$(head -c 30000000 /dev/zero | tr '\\0' x); echo up; sleep 1000 & wait; echo $x";
+    let mut config = config("c", script);
+    config.resources = Resources { cpu_shares: 512, memory_limit_bytes: 256 << 20, ..Resources::default() };
+    let id = run(&node, &pod.id, config).await;
+    node.wait_log("c/0.log", "up").await;
+    let base = std::fs::read_to_string(node.dir.path().join("runtime/cgroup")).unwrap();
+    let parent = format!("{base}/pods/burstable/podpod");
+    let group = format!("{parent}/{id}");
+    let memory = |group: &str| group_file(group, "memory.max", ("memory", "memory.limit_in_bytes"));
+    let quota = |group: &str| {
+        let text = group_file(group, "cpu.max", ("cpu", "cpu.cfs_quota_us"));
+        text.split(' ').next().unwrap().replace("max", "-1")
+    };
+    for limit in [512 << 20, 128 << 20] {
+        let up = Resources {
+            cpu_shares: 1024,
+            cpu_quota_us: 50_000,
+            cpu_period_us: 100_000,
+            memory_limit_bytes: limit,
+            ..Resources::default()
+        };
+        node.runtime.update_sandbox_resources(&pod.id, &up).await.unwrap();
+        node.runtime.update_container_resources(&id, &up).await.unwrap();
+        for group in [&parent, &group] {
+            assert_eq!((memory(group), quota(group)), (limit.to_string(), "50000".to_owned()));
+        }
+    }
+    let shares = group_file(&group, "cpu.weight", ("cpu", "cpu.shares"));
+    assert!(shares == "1024" || shares == "100", "{shares}");
+    // Less than it holds: the kernel's refusal, and nothing is killed or changed.
+    let little = Resources { memory_limit_bytes: 8 << 20, ..Resources::default() };
+    let error = node.runtime.update_container_resources(&id, &little).await.unwrap_err();
+    assert!(error.to_string().contains("Device or resource busy"), "{error}");
+    assert_eq!(memory(&group), (128 << 20).to_string());
+    // Without a quota again.
+    let free = Resources { cpu_quota_us: -1, ..Resources::default() };
+    node.runtime.update_container_resources(&id, &free).await.unwrap();
+    assert_eq!(quota(&group), "-1");
+    let expected = Resources {
+        cpu_shares: 1024,
+        cpu_quota_us: -1,
+        cpu_period_us: 100_000,
+        memory_limit_bytes: 128 << 20,
+        ..Resources::default()
+    };
+    assert_eq!(node.runtime.container_status(&id).await.unwrap().resources, expected);
+    node.restart(|_| {}).await;
+    let status = node.runtime.container_status(&id).await.unwrap();
+    assert_eq!((status.state, status.resources), (ContainerState::Running, expected));
+    node.end(&pod.id).await;
+}
+
+#[tokio::test]
+async fn no_line_is_lost_when_a_log_is_rotated() {
+    let node = Node::start().await;
+    let pod = node.runtime.run_sandbox(node.sandbox("pod")).await.unwrap();
+    let mut events = node.runtime.events();
+    let id = run(&node, &pod.id, config("c", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); echo $i; done")).await;
+    let dir = node.dir.path().join("logs/c");
+    let mut files = Vec::new();
+    for rotation in 0..20 {
+        let old = dir.join(format!("0.log.{rotation}"));
+        std::fs::rename(dir.join("0.log"), &old).unwrap();
+        node.runtime.reopen_log(&id).await.unwrap();
+        files.push(old);
+    }
+    node.exit_of(&mut events, &id).await;
+    files.push(dir.join("0.log"));
+    let text: String = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let lines: Vec<&str> = text.lines().map(|line| line.rsplit(' ').next().unwrap()).collect();
+    let expected: Vec<String> = (1..=20_000).map(|i| i.to_string()).collect();
+    assert_eq!(lines.len(), expected.len());
+    assert!(lines.iter().zip(&expected).all(|(line, expected)| line == expected));
+    // Of one that has ended there is nothing to reopen, and that is no error.
+    node.runtime.reopen_log(&id).await.unwrap();
+    node.end(&pod.id).await;
 }

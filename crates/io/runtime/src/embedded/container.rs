@@ -4,7 +4,9 @@ use super::sandbox::Sandbox;
 use super::state::{self, ContainerRecord};
 use super::{Inner, failed, lock, new_id, now_ns, purge, spec};
 use crate::stats::FilesystemUsage;
-use crate::types::{ContainerConfig, ContainerState, ContainerStatus, Exit, ProcessUser, RuntimeError, RuntimeEvent};
+use crate::types::{
+    ContainerConfig, ContainerState, ContainerStatus, Exit, ProcessUser, Resources, RuntimeError, RuntimeEvent,
+};
 use images::Lease;
 use shim::plan::ProcessPlan;
 use shim::proto::{ExitRecord, Reply, Request, Stop, Target};
@@ -34,6 +36,8 @@ pub(super) struct Container {
     user: OnceLock<ProcessUser>,
     /// What an exec starts from.
     process: Mutex<Option<Arc<ProcessPlan>>>,
+    /// In force now.
+    resources: Mutex<Resources>,
     /// What it wrote, as counted last.
     pub(super) layer: Mutex<Option<FilesystemUsage>>,
     /// Keeps the image's layers, and those of image volumes.
@@ -48,7 +52,8 @@ impl Container {
         phase: Phase,
         leases: Vec<Lease>,
     ) -> Container {
-        let ContainerRecord { config, created_at_ns, stop_signal } = record;
+        let ContainerRecord { config, created_at_ns, stop_signal, resources } = record;
+        let resources = resources.unwrap_or_else(|| config.resources.clone());
         Container {
             dir: sandbox.dir.join(state::CONTAINERS).join(&id),
             sandbox_id: sandbox.id.clone(),
@@ -60,6 +65,7 @@ impl Container {
             stop_signal,
             phase: watch::Sender::new(phase),
             process: Mutex::default(),
+            resources: Mutex::new(resources),
             layer: Mutex::default(),
             _leases: leases,
         }
@@ -99,6 +105,7 @@ impl Container {
             labels: self.config.labels.clone(),
             annotations: self.config.annotations.clone(),
             log_path: self.log_path.clone(),
+            resources: lock(&self.resources).clone(),
             pid,
             user: self.user(),
         }
@@ -205,7 +212,7 @@ pub(super) async fn create(
     spec::check(&config, &image.config)?;
     let stop_signal = spec::stop_signal(&config.stop_signal, &image.config.stop_signal);
     let id = new_id()?;
-    let record = ContainerRecord { config, created_at_ns: now_ns(), stop_signal };
+    let record = ContainerRecord { config, created_at_ns: now_ns(), stop_signal, resources: None };
     let container = Arc::new(Container::new(&sandbox, id.clone(), record.clone(), Phase::Created, leases));
     let (made, inner2) = (container.clone(), inner.clone());
     let make = move || {
@@ -290,7 +297,7 @@ async fn launch(
             let plan = spec::plan(&inner2, &sandbox2, &container2, &image)?;
             let cgroup = container2.cgroup(&sandbox2);
             inner2.hierarchies.create(&cgroup).map_err(failed("the container's cgroup"))?;
-            let mut limits = super::limits(&container2.config.resources);
+            let mut limits = super::limits(&lock(&container2.resources));
             limits.devices = spec::device_rules(&container2.config);
             // The kubelet's default where there is v2 (`singleProcessOOMKill: false`).
             limits.oom_group = true;
@@ -307,6 +314,28 @@ async fn launch(
         Reply::Started(started) => Ok((started.pid, started.at_ns)),
         other => Err(RuntimeError::Failed(format!("the shim answered {other:?}"))),
     }
+}
+
+/// Changes its limits. Blocks.
+pub(super) fn update(
+    inner: &Inner,
+    sandbox: &Sandbox,
+    container: &Container,
+    update: &Resources,
+) -> Result<(), RuntimeError> {
+    let mut resources = lock(&container.resources);
+    if container.is_running() {
+        let limits = super::limits(update);
+        inner.hierarchies.limit(&container.cgroup(sandbox), &limits).map_err(failed("limits"))?;
+    }
+    resources.update(update);
+    let record = ContainerRecord {
+        config: container.config.clone(),
+        created_at_ns: container.created_at_ns,
+        stop_signal: container.stop_signal,
+        resources: Some(resources.clone()),
+    };
+    state::write(&container.dir, state::CONTAINER, &record).map_err(failed(container.dir.display()))
 }
 
 /// It could not be started: 128, as containerd says; that it ended is no event, the caller is told.

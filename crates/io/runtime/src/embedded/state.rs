@@ -1,6 +1,6 @@
 //! The records on disk.
 
-use crate::types::{ContainerConfig, SandboxConfig};
+use crate::types::{ContainerConfig, Resources, SandboxConfig};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{Error, ErrorKind, Result};
@@ -33,6 +33,9 @@ pub(super) struct ContainerRecord {
     pub(super) config: ContainerConfig,
     pub(super) created_at_ns: i64,
     pub(super) stop_signal: i32,
+    /// As updated last; `None`: as the config says.
+    #[serde(default)]
+    pub(super) resources: Option<Resources>,
 }
 
 /// Writes a record so that it is there whole or not at all.

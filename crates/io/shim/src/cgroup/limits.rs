@@ -88,16 +88,25 @@ impl Limits {
         Ok(())
     }
 
+    /// The line for `cpu.max`; a quota alone keeps the period, and the other way round, as v1's two files do.
+    fn cpu_max(&self, dir: &Path) -> Result<Option<String>> {
+        let quota = match self.cpu_quota_us {
+            0 if self.cpu_period_us == 0 => return Ok(None),
+            0 => std::fs::read_to_string(dir.join("cpu.max"))?.split(' ').next().unwrap_or("max").to_owned(),
+            quota => or_max(quota),
+        };
+        Ok(Some(if self.cpu_period_us == 0 { quota } else { format!("{quota} {}", self.cpu_period_us) }))
+    }
+
     pub(super) fn apply_v2(&self, dir: &Path) -> Result<()> {
         if self.cpu_shares != 0 {
             write(dir, "cpu.weight", &weight_of_shares(self.cpu_shares).to_string())?;
         }
-        if self.cpu_quota_us != 0 || self.cpu_period_us != 0 {
-            let quota = if self.cpu_quota_us > 0 { self.cpu_quota_us.to_string() } else { "max".into() };
-            let period = if self.cpu_period_us == 0 { 100_000 } else { self.cpu_period_us };
-            write(dir, "cpu.max", &format!("{quota} {period}"))?;
+        if let Some(max) = self.cpu_max(dir)? {
+            write(dir, "cpu.max", &max)?;
         }
         if self.memory_bytes != 0 {
+            check_memory(dir, self.memory_bytes)?;
             write(dir, "memory.max", &or_max(self.memory_bytes))?;
             if self.memory_bytes > 0 && dir.join("memory.swap.max").exists() {
                 write(dir, "memory.swap.max", "0")?;
@@ -131,6 +140,23 @@ impl Limits {
     }
 }
 
+/// v1 answers EBUSY to a limit below what is used and cannot be given back; v2 would kill instead. So it is refused
+/// here, with v1's number.
+fn check_memory(dir: &Path, limit_bytes: i64) -> Result<()> {
+    let Ok(limit_bytes) = u64::try_from(limit_bytes) else { return Ok(()) };
+    let current = std::fs::read_to_string(dir.join("memory.current")).unwrap_or_default();
+    let stat = std::fs::read_to_string(dir.join("memory.stat")).unwrap_or_default();
+    let cached = ["inactive_file ", "active_file "].iter().filter_map(|name| {
+        stat.lines().find_map(|line| line.strip_prefix(name)).and_then(|bytes| bytes.parse::<u64>().ok())
+    });
+    let kept = current.trim().parse::<u64>().unwrap_or(0).saturating_sub(cached.sum());
+    if kept <= limit_bytes {
+        return Ok(());
+    }
+    let busy = Error::from_raw_os_error(libc::EBUSY);
+    Err(Error::new(busy.kind(), format!("{}: {limit_bytes}: {busy}", dir.join("memory.max").display())))
+}
+
 fn or_max(value: i64) -> String {
     if value < 0 { "max".into() } else { value.to_string() }
 }
@@ -142,7 +168,47 @@ fn write(dir: &Path, file: &str, value: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    /// A directory with files as v2 shows them.
+    fn group(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn what_is_not_asked_for_stays() {
+        // quota, period, before, after
+        let cases = [
+            (0, 0, "50000 100000\n", "50000 100000\n"),
+            (20_000, 0, "50000 100000\n", "20000"),
+            (0, 50_000, "50000 100000\n", "50000 50000"),
+            (0, 50_000, "max 100000\n", "max 50000"),
+            (-1, 0, "50000 100000\n", "max"),
+            (-1, 10_000, "50000 100000\n", "max 10000"),
+        ];
+        for (cpu_quota_us, cpu_period_us, before, after) in cases {
+            let dir = group(&[("cpu.max", before)]);
+            Limits { cpu_quota_us, cpu_period_us, ..Limits::default() }.apply_v2(dir.path()).unwrap();
+            let now = std::fs::read_to_string(dir.path().join("cpu.max")).unwrap();
+            assert_eq!(now, after, "{cpu_quota_us} {cpu_period_us} {before}");
+        }
+    }
+
+    #[test]
+    fn memory_is_not_limited_below_what_is_kept() {
+        let stat = "anon 900\nfile 100\ninactive_file 60\nactive_file 40\n";
+        for (limit, fine) in [(899, false), (900, true), (2000, true), (-1, true)] {
+            let dir = group(&[("memory.current", "1000\n"), ("memory.stat", stat)]);
+            let result = Limits { memory_bytes: limit, ..Limits::default() }.apply_v2(dir.path());
+            assert_eq!(result.is_ok(), fine, "{limit}: {result:?}");
+            assert_eq!(dir.path().join("memory.max").exists(), fine, "{limit}");
+        }
+    }
 
     #[test]
     fn shares_become_weights() {
