@@ -6,6 +6,7 @@ use kubelet::env::Sources;
 use kubelet::resources::{CPU_PERIOD_US, Limits, Qos};
 use runtime::types::{
     ContainerConfig, Image, Mount, NamespaceMode, PortMapping, Resources, SandboxConfig, Seccomp, SecurityContext,
+    UserNamespace,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -102,6 +103,7 @@ pub(crate) fn sandbox(pod_logs: &Path, pod: &Pod, attempt: u32) -> SandboxConfig
         network: mode(spec.host_network),
         ipc: mode(spec.host_ipc),
         pid,
+        users: if spec.host_users == Some(false) { UserNamespace::Pod(None) } else { UserNamespace::Node },
         sysctls: sysctls.map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),
         cgroup_parent: Qos::of(pod).cgroup_parent(&uid),
         resources: resources(kubelet::resources::pod(pod), 0),

@@ -26,6 +26,7 @@ mod shims;
 mod spec;
 mod state;
 mod usage;
+mod user_ranges;
 
 pub use purge::{purge, shims};
 
@@ -79,6 +80,7 @@ struct Inner {
     sandboxes: Mutex<BTreeMap<String, Arc<Sandbox>>>,
     listeners: Mutex<Vec<mpsc::UnboundedSender<RuntimeEvent>>>,
     users: Mutex<BTreeMap<String, Arc<spec::Users>>>,
+    user_ranges: user_ranges::UserRanges,
     tasks: Tasks,
 }
 
@@ -159,6 +161,7 @@ impl Embedded {
             sandboxes: Mutex::default(),
             listeners: Mutex::default(),
             users: Mutex::default(),
+            user_ranges: user_ranges::UserRanges::default(),
             tasks: Tasks::default(),
         });
         recovery::recover(&inner).await?;

@@ -20,6 +20,23 @@ pub enum NamespaceMode {
     Node,
 }
 
+/// CRI `UserNamespace`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UserNamespace {
+    #[default]
+    Node,
+    /// Where its users lie on the host; `None`: the runtime chooses, and says so in the sandbox's status.
+    Pod(Option<UserRange>),
+}
+
+/// Users and groups 0 to `length` of a Pod, and what they are on the host (CRI `IDMapping`, of which there is one).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserRange {
+    pub host_uid: u32,
+    pub host_gid: u32,
+    pub length: u32,
+}
+
 /// CRI `PodSandboxConfig`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxConfig {
@@ -36,6 +53,9 @@ pub struct SandboxConfig {
     pub ipc: NamespaceMode,
     /// `Container`: each its own; `Pod`: one for all (`shareProcessNamespace`); `Node`: `hostPID`.
     pub pid: NamespaceMode,
+    /// `hostUsers: false`: a user namespace of its own, which its other namespaces belong to.
+    #[serde(default)]
+    pub users: UserNamespace,
     pub sysctls: BTreeMap<String, String>,
     /// Below the instance's root: `burstable/podUID`. Made by the caller's resource limits.
     pub cgroup_parent: String,

@@ -6,7 +6,10 @@
 mod fixture;
 
 use fixture::{Node, WithGate, config, run};
-use runtime::types::{ContainerState, ExecConfig, NamespaceMode, Resources, Runtime, RuntimeError, RuntimeEvent};
+use runtime::types::{
+    ContainerState, ExecConfig, NamespaceMode, Resources, Runtime, RuntimeError, RuntimeEvent, SandboxConfig,
+    UserNamespace, UserRange,
+};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -695,4 +698,74 @@ async fn no_line_is_lost_when_a_log_is_rotated() {
     // Of one that has ended there is nothing to reopen, and that is no error.
     node.runtime.reopen_log(&id).await.unwrap();
     node.end(&pod.id).await;
+}
+
+/// Runs a command in a container; its output.
+async fn exec(node: &Node, id: &str, script: &str) -> String {
+    let command = ["sh", "-c", script].map(Into::into).to_vec();
+    let exec = ExecConfig { command, stdout: true, stderr: true, ..ExecConfig::default() };
+    let mut session = node.runtime.exec(id, exec).await.unwrap();
+    let (mut out, mut err) = (String::new(), String::new());
+    session.stdout.as_mut().unwrap().read_to_string(&mut out).await.unwrap();
+    session.stderr.as_mut().unwrap().read_to_string(&mut err).await.unwrap();
+    let code = session.exit.await.unwrap().unwrap();
+    format!("{out}{err}{}", if code == 0 { String::new() } else { format!("exit {code}\n") })
+}
+
+#[tokio::test]
+async fn a_pods_root_is_nobody_on_the_node() {
+    use std::os::unix::fs::MetadataExt;
+    let mut node = Node::start().await;
+    let mut pods = Vec::new();
+    for (name, pid) in [("one", NamespaceMode::Container), ("two", NamespaceMode::Pod)] {
+        let sandbox = SandboxConfig { users: UserNamespace::Pod(None), pid, ..node.sandbox(name) };
+        let pod = node.runtime.run_sandbox(sandbox).await.unwrap();
+        let UserNamespace::Pod(Some(range)) = pod.config.users else { panic!("{:?}", pod.config.users) };
+        let mut config = config(name, "echo up; exec sleep 1000").with_gate(&node);
+        config.security.add_capabilities = vec!["SYS_ADMIN".into()];
+        let id = run(&node, &pod.id, config).await;
+        node.wait_log(&format!("{name}/0.log"), "up").await;
+        pods.push((pod.id, id, range));
+    }
+    let ranges: Vec<(u32, u32)> = pods.iter().map(|(.., range)| (range.host_uid, range.length)).collect();
+    assert_eq!(ranges, [(65_536, 65_536), (131_072, 65_536)]);
+    for (pod, id, range) in &pods {
+        let pid = node.runtime.container_status(id).await.unwrap().pid.unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let base = range.host_uid;
+        assert!(status.contains(&format!("Uid:\t{base}\t{base}\t{base}\t{base}\n")), "{status}");
+        // Its own files, a volume's, the Pod's memory and terminals are root's inside, whatever the node calls them.
+        let script = "id -u; echo a > /own; chown 1000:7 /own; stat -c '%u %g' / /bin /own /dev /dev/shm /gate; \
+            echo b > /gate/file; touch /dev/shm/x && echo shared";
+        let seen = exec(&node, id, script).await;
+        assert_eq!(seen, "0\n0 0\n0 0\n1000 7\n0 0\n0 0\n0 0\nshared\n", "{pod}");
+        let file = std::fs::metadata(node.gate().join("file")).unwrap();
+        assert_eq!((file.uid(), file.gid()), (0, 0));
+        std::fs::remove_file(node.gate().join("file")).unwrap();
+        // Power over what is the Pod's, none over the node's.
+        let script = "hostname inside && hostname; mkdir /m; mount -t tmpfs none /m && echo mounted; \
+            umount /proc/kcore 2>/dev/null || umount /proc/sys 2>/dev/null || echo locked; \
+            (echo 1 > /proc/sys/kernel/panic) 2>/dev/null && echo too much; kill -0 1; dmesg > /dev/null 2>&1 || echo no";
+        let seen = exec(&node, id, script).await;
+        // The first process of a shared namespace is the node's.
+        let seen: Vec<&str> = seen.lines().filter(|line| !line.contains("can't kill")).collect();
+        assert_eq!(seen, ["inside", "mounted", "locked", "no"], "{pod}");
+    }
+    // After a restart nobody gets their users.
+    node.restart(|_| {}).await;
+    let third = SandboxConfig { users: UserNamespace::Pod(None), ..node.sandbox("three") };
+    let third = node.runtime.run_sandbox(third).await.unwrap();
+    assert!(matches!(third.config.users, UserNamespace::Pod(Some(UserRange { host_uid: 196_608, .. }))));
+    assert_eq!(exec(&node, &pods[0].1, "id -u").await, "0\n");
+    let refused = SandboxConfig { users: UserNamespace::Pod(None), network: NamespaceMode::Node, ..node.sandbox("no") };
+    assert!(matches!(node.runtime.run_sandbox(refused).await, Err(RuntimeError::Unsupported(_))));
+    for pod in [&pods[0].0, &pods[1].0] {
+        node.runtime.stop_sandbox(pod).await.unwrap();
+        node.runtime.remove_sandbox(pod).await.unwrap();
+    }
+    let again = SandboxConfig { users: UserNamespace::Pod(None), ..node.sandbox("again") };
+    let again = node.runtime.run_sandbox(again).await.unwrap();
+    assert!(matches!(again.config.users, UserNamespace::Pod(Some(UserRange { host_uid: 65_536, .. }))));
+    node.runtime.remove_sandbox(&again.id).await.unwrap();
+    node.end(&third.id).await;
 }

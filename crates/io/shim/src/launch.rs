@@ -12,6 +12,7 @@ pub(crate) use hold::Held;
 
 use crate::plan::{
     CgroupPlan, ContainerPlan, MOUNT_BIND, MOUNT_CGROUP_V1, MOUNT_OVERLAY, MOUNT_SHM, MountPlan, ProcessPlan, RootPlan,
+    UserRange,
 };
 use crate::sys::{self, Child, Errno};
 use error::{Failed, at};
@@ -49,6 +50,60 @@ enum Root {
     Legacy { options: CString, at: CString },
 }
 
+/// A Pod's user namespace.
+#[derive(Debug, Clone, Copy)]
+pub struct UserNamespace {
+    /// The caller's.
+    pub fd: RawFd,
+    pub range: UserRange,
+}
+
+impl UserNamespace {
+    /// Makes a user namespace with `namespaces` that belong to it, and goes into these alone.
+    ///
+    /// # Errors
+    /// ENOSPC: `user.max_user_namespaces` allows no more.
+    pub fn make(range: UserRange, namespaces: u64) -> sys::Result<UserNamespace> {
+        let (wait, go) = sys::pipe(0)?;
+        // Only who is born in them has namespaces of another user namespace: a child that ends once they are held here.
+        // SAFETY: the child makes system calls only.
+        let Some(child) = (unsafe { sys::clone3(libc::CLONE_NEWUSER as u64 | namespaces, None) })? else {
+            sys::close(go);
+            let _ = sys::read(wait, &mut [0]);
+            sys::exit_now(0);
+        };
+        let text = |text: String| CString::new(text).map_err(|_| Errno(libc::EINVAL));
+        let hold = || {
+            for (file, host) in [("uid_map", range.host_uid), ("gid_map", range.host_gid)] {
+                let map = format!("0 {host} {}", range.length);
+                sys::write_proc(&text(format!("{}/{file}", child.pid))?, map.as_bytes())?;
+            }
+            let fd = sys::open(&text(format!("/proc/{}/ns/user", child.pid))?, libc::O_RDONLY)?;
+            if namespaces != 0 {
+                sys::setns(child.pidfd, namespaces)?;
+            }
+            Ok(UserNamespace { fd, range })
+        };
+        let held = hold();
+        for fd in [wait, go] {
+            sys::close(fd);
+        }
+        let _ = sys::wait(child.pid, 0);
+        sys::close(child.pidfd);
+        held
+    }
+
+    /// What a user and a group of the Pod are on the host.
+    fn on_host(users: Option<UserNamespace>, uid: u32, gid: u32) -> (u32, u32) {
+        match users {
+            Some(UserNamespace { range, .. }) => {
+                (range.host_uid.saturating_add(uid), range.host_gid.saturating_add(gid))
+            }
+            None => (uid, gid),
+        }
+    }
+}
+
 /// What the parent opened for one mount.
 enum Source {
     None,
@@ -74,6 +129,7 @@ struct Prepared<'a> {
     /// The child's end of the channel.
     channel: RawFd,
     last_capability: u32,
+    users: Option<UserNamespace>,
 }
 
 /// A process waiting before its program.
@@ -121,17 +177,26 @@ impl Launched {
 }
 
 /// Makes the container up to the point before its program is executed. With a terminal `stdio` is not used. `shm` is
-/// a mount of the Pod's shared memory for this container; it stays the caller's descriptor.
-pub fn create(plan: &ContainerPlan, stdio: [RawFd; 3], shm: Option<RawFd>) -> Result<Launched, LaunchError> {
+/// a mount of the Pod's shared memory for this container; it stays the caller's descriptor. With `users` its processes,
+/// files and volumes are those of the Pod's user namespace.
+///
+/// # Errors
+/// What could not be made, in runc's words.
+pub fn create(
+    plan: &ContainerPlan,
+    stdio: [RawFd; 3],
+    shm: Option<RawFd>,
+    users: Option<UserNamespace>,
+) -> Result<Launched, LaunchError> {
     let mut fds = Fds::default();
     let described = |failed: Failed| LaunchError::of(&failed, &plan.process, Some(plan));
-    let root = open_root(&plan.root, &plan.directory, &mut fds).map_err(described)?;
+    let root = open_root(&plan.root, &plan.directory, users, &mut fds).map_err(described)?;
     let mut sources = Vec::with_capacity(plan.mounts.len());
     for (index, mount) in plan.mounts.iter().enumerate() {
-        let source = open_source(mount, shm, &mut fds).map_err(|e| described(at(Stage::MountSource, index)(e)))?;
+        let source = open_source(mount, shm, users, index, &mut fds).map_err(described)?;
         sources.push(source);
     }
-    let mut prepared = prepare(&plan.process, &plan.cgroup, stdio, &mut fds).map_err(described)?;
+    let mut prepared = prepare(&plan.process, &plan.cgroup, stdio, users, &mut fds).map_err(described)?;
     let container = child::Container { plan, root, sources: &sources };
     let namespaces = plan.namespaces & !(libc::CLONE_NEWCGROUP as u64);
     spawn_in_group(&mut prepared, namespaces, &plan.cgroup, &mut fds, |p| child::container(p, &container))
@@ -147,13 +212,14 @@ pub struct ExecTarget<'a> {
     pub namespaces: u64,
     /// The shim's way back: a descriptor of the process namespace its children are in otherwise.
     pub own_pid_namespace: RawFd,
+    pub users: Option<UserNamespace>,
 }
 
 /// Makes a process in a running container, up to the point before its program is executed.
 pub fn exec(process: &ProcessPlan, target: &ExecTarget<'_>, stdio: [RawFd; 3]) -> Result<Launched, LaunchError> {
     let mut fds = Fds::default();
     let described = |failed: Failed| LaunchError::of(&failed, process, None);
-    let mut prepared = prepare(process, target.cgroup, stdio, &mut fds).map_err(described)?;
+    let mut prepared = prepare(process, target.cgroup, stdio, target.users, &mut fds).map_err(described)?;
     let new_pid = libc::CLONE_NEWPID as u64;
     let own_pid = target.namespaces & new_pid != 0;
     // Joining a process namespace changes where children are born, never the caller: so it is joined around the clone.
@@ -173,6 +239,7 @@ fn prepare<'a>(
     process: &'a ProcessPlan,
     cgroup: &CgroupPlan,
     stdio: [RawFd; 3],
+    users: Option<UserNamespace>,
     fds: &mut Fds,
 ) -> Result<Prepared<'a>, Failed> {
     let mut v1_procs = Vec::with_capacity(cgroup.v1.len());
@@ -192,6 +259,7 @@ fn prepare<'a>(
         stdio,
         channel: -1,
         last_capability: last_capability(),
+        users,
     })
 }
 
@@ -317,22 +385,54 @@ pub(crate) fn join(dir: &CStr, name: &str) -> CString {
 /// `fsconfig` takes no string longer than this.
 const FSCONFIG_MAX: usize = 255;
 
-fn open_root(plan: &RootPlan, directory: &CStr, fds: &mut Fds) -> Result<Root, Failed> {
+fn open_root(plan: &RootPlan, directory: &CStr, users: Option<UserNamespace>, fds: &mut Fds) -> Result<Root, Failed> {
     let failed = at(Stage::Root, 0);
     if plan.lower.is_empty() {
-        let fd = sys::open_tree(libc::AT_FDCWD, &plan.directory, true).map_err(failed)?;
-        return Ok(Root::Mount(fds.keep(fd)));
+        let fd = fds.keep(sys::open_tree(libc::AT_FDCWD, &plan.directory, true).map_err(failed)?);
+        if let Some(users) = users {
+            sys::map_mount(fd, users.fd, true).map_err(at(Stage::Root, 2))?;
+        }
+        return Ok(Root::Mount(fd));
     }
+    let Some(users) = users else { return open_overlay(plan, directory, fds).map_err(failed) };
+    let mapped = hold::in_copy(|| {
+        map_layers(&plan.lower, users)?;
+        // Named in the copy, so opened and closed there.
+        let mut fds = Fds::default();
+        match open_overlay(plan, directory, &mut fds)? {
+            Root::Mount(_) => fds.0.pop().ok_or(Errno(libc::EINVAL)),
+            Root::Legacy { options, at } => {
+                sys::mount_overlay(&options, &at)?;
+                sys::open_tree(libc::AT_FDCWD, &at, false)
+            }
+        }
+    });
+    Ok(Root::Mount(fds.keep(mapped.map_err(failed)?)))
+}
+
+/// Covers each layer with itself, seen through the Pod's identities: overlayfs takes that since 5.19, and before 6.15
+/// only of what is mounted.
+fn map_layers(layers: &[CString], users: UserNamespace) -> sys::Result<()> {
+    let mut fds = Fds::default();
+    for layer in layers {
+        let tree = fds.keep(sys::open_tree(libc::AT_FDCWD, layer, false)?);
+        sys::map_mount(tree, users.fd, false)?;
+        sys::move_mount(tree, fds.keep(sys::open(layer, libc::O_PATH | libc::O_DIRECTORY)?))?;
+    }
+    Ok(())
+}
+
+fn open_overlay(plan: &RootPlan, directory: &CStr, fds: &mut Fds) -> sys::Result<Root> {
     // Layers are named by descriptor: short, and no colon or comma in a path is misread.
-    let mut by_fd = |path: &CStr| -> Result<CString, Failed> {
-        let fd = sys::open(path, libc::O_PATH | libc::O_DIRECTORY).map_err(failed)?;
-        CString::new(format!("/proc/self/fd/{}", fds.keep(fd))).map_err(|_| failed(Errno(libc::EINVAL)))
+    let mut by_fd = |path: &CStr| -> sys::Result<CString> {
+        let fd = sys::open(path, libc::O_PATH | libc::O_DIRECTORY)?;
+        CString::new(format!("/proc/self/fd/{}", fds.keep(fd))).map_err(|_| Errno(libc::EINVAL))
     };
     let lower = plan.lower.iter().map(|l| by_fd(l)).collect::<Result<Vec<_>, _>>()?;
     let writable = if plan.upper.is_empty() { None } else { Some((by_fd(&plan.upper)?, by_fd(&plan.work)?)) };
     let joined = lower.iter().map(|l| l.to_bytes()).collect::<Vec<_>>().join(&b':');
-    let joined = CString::new(joined).map_err(|_| failed(Errno(libc::EINVAL)))?;
-    if let Some(fd) = overlay(&lower, &joined, writable.as_ref()).map_err(failed)? {
+    let joined = CString::new(joined).map_err(|_| Errno(libc::EINVAL))?;
+    if let Some(fd) = overlay(&lower, &joined, writable.as_ref())? {
         return Ok(Root::Mount(fds.keep(fd)));
     }
     let mut options = [b"lowerdir=".as_slice(), joined.to_bytes()].concat();
@@ -343,7 +443,7 @@ fn open_root(plan: &RootPlan, directory: &CStr, fds: &mut Fds) -> Result<Root, F
         }
         options.extend_from_slice(b",volatile");
     }
-    let options = CString::new(options).map_err(|_| failed(Errno(libc::EINVAL)))?;
+    let options = CString::new(options).map_err(|_| Errno(libc::EINVAL))?;
     Ok(Root::Legacy { options, at: directory.to_owned() })
 }
 
@@ -377,21 +477,42 @@ fn overlay_of(lower: &[(&CStr, &CStr)], writable: Option<&(CString, CString)>) -
     sys::fsmount(fs, 0)
 }
 
-fn open_source(mount: &MountPlan, shm: Option<RawFd>, fds: &mut Fds) -> sys::Result<Source> {
+fn open_source(
+    mount: &MountPlan,
+    shm: Option<RawFd>,
+    users: Option<UserNamespace>,
+    index: usize,
+    fds: &mut Fds,
+) -> Result<Source, Failed> {
+    let failed = at(Stage::MountSource, index);
+    if mount.kind != MOUNT_BIND {
+        return open_made(mount, shm, users, fds).map_err(failed);
+    }
+    let tree = match sys::open_tree(libc::AT_FDCWD, &mount.source, mount.recursive) {
+        Err(Errno(libc::ENOENT)) if mount.optional => return Ok(Source::Absent),
+        tree => fds.keep(tree.map_err(failed)?),
+    };
+    if let Some(users) = users {
+        sys::map_mount(tree, users.fd, mount.recursive).map_err(at(Stage::MountMap, index))?;
+    }
+    let propagation = if mount.propagation == 0 { libc::MS_PRIVATE } else { mount.propagation };
+    sys::mount_setattr(tree, 0, 0, propagation, mount.recursive)
+        .and_then(|()| open_tree_attributes(mount, tree))
+        .map_err(failed)
+}
+
+/// Of what is no part of the host's tree.
+fn open_made(
+    mount: &MountPlan,
+    shm: Option<RawFd>,
+    users: Option<UserNamespace>,
+    fds: &mut Fds,
+) -> sys::Result<Source> {
     match mount.kind {
-        MOUNT_BIND => {
-            let tree = match sys::open_tree(libc::AT_FDCWD, &mount.source, mount.recursive) {
-                Err(Errno(libc::ENOENT)) if mount.optional => return Ok(Source::Absent),
-                tree => fds.keep(tree?),
-            };
-            let propagation = if mount.propagation == 0 { libc::MS_PRIVATE } else { mount.propagation };
-            sys::mount_setattr(tree, 0, 0, propagation, mount.recursive)?;
-            open_tree_attributes(mount, tree)
-        }
         MOUNT_SHM => Ok(Source::Tree { fd: shm.ok_or(Errno(libc::ENODEV))?, is_dir: true }),
         MOUNT_OVERLAY => {
             let layers: Vec<CString> = mount.options.iter().map(|(layer, _)| layer.clone()).collect();
-            let tree = open_image(&layers, mount, fds)?;
+            let tree = open_image(&layers, mount, users, fds)?;
             open_tree_attributes(mount, tree)
         }
         MOUNT_CGROUP_V1 => {
@@ -418,8 +539,19 @@ fn open_tree_attributes(mount: &MountPlan, tree: RawFd) -> sys::Result<Source> {
 }
 
 /// An image as a volume: its layers read-only, and of them the part asked for.
-fn open_image(layers: &[CString], mount: &MountPlan, fds: &mut Fds) -> sys::Result<RawFd> {
-    let tree = fds.keep(open_layers(layers)?);
+fn open_image(
+    layers: &[CString],
+    mount: &MountPlan,
+    users: Option<UserNamespace>,
+    fds: &mut Fds,
+) -> sys::Result<RawFd> {
+    let tree = fds.keep(match users {
+        Some(users) => hold::in_copy(|| {
+            map_layers(layers, users)?;
+            open_layers(layers)
+        })?,
+        None => open_layers(layers)?,
+    });
     sys::mount_setattr(tree, 0, 0, libc::MS_PRIVATE, false)?;
     if mount.sub_path.is_empty() {
         return Ok(tree);

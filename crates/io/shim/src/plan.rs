@@ -149,6 +149,16 @@ record! {
 }
 
 record! {
+    /// Users and groups 0 to `length` of a Pod, and where they lie on the host.
+    #[derive(Copy)]
+    pub struct UserRange {
+        1 => host_uid: u32,
+        2 => host_gid: u32,
+        3 => length: u32,
+    }
+}
+
+record! {
     pub struct SandboxPlan {
         1 => id: String,
         /// `CLONE_NEWNET`, `CLONE_NEWIPC`, `CLONE_NEWUTS`, and `CLONE_NEWPID` for one process namespace for all.
@@ -160,5 +170,7 @@ record! {
         5 => cgroup: CgroupPlan,
         /// Size of the containers' common `/dev/shm`; 0: none.
         6 => shm_bytes: u64,
+        /// In a user namespace of the Pod's own.
+        7 => users: Option<UserRange>,
     }
 }

@@ -7,7 +7,7 @@ mod exec;
 mod sandbox;
 mod spawner;
 
-use crate::launch::Held;
+use crate::launch::{Held, UserNamespace};
 use crate::proto::Reply;
 use crate::sys::{self, Child};
 use connection::Connection;
@@ -59,6 +59,8 @@ pub(crate) struct Shim {
     shm: Option<Held>,
     /// The process namespace the shim's children are born in.
     pid_namespace: RawFd,
+    /// The Pod's own.
+    users: Option<UserNamespace>,
     shutdown: bool,
 }
 
@@ -117,6 +119,7 @@ impl Shim {
             set_up: false,
             shm: None,
             pid_namespace,
+            users: None,
             shutdown: false,
         };
         shim.watch(listener, Source::Listener)?;

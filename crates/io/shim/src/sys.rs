@@ -288,14 +288,20 @@ struct MountAttr {
     userns: u64,
 }
 
+/// Shows the files of a detached mount under the identities of a user namespace. EINVAL: the file system cannot.
+pub fn map_mount(mount: RawFd, user_namespace: RawFd, recursive: bool) -> Result<()> {
+    setattr(mount, &MountAttr { set: 0x10_0000, clear: 0, propagation: 0, userns: user_namespace as u64 }, recursive)
+}
+
 pub fn mount_setattr(mount: RawFd, set: u64, clear: u64, propagation: u64, recursive: bool) -> Result<()> {
-    let attr = MountAttr { set, clear, propagation, userns: 0 };
+    setattr(mount, &MountAttr { set, clear, propagation, userns: 0 }, recursive)
+}
+
+fn setattr(mount: RawFd, attr: &MountAttr, recursive: bool) -> Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: attr is valid for the call and its size is told.
-    check(unsafe {
-        libc::syscall(libc::SYS_mount_setattr, mount, c"".as_ptr(), flags, &raw const attr, size_of::<MountAttr>())
-    })
-    .map(drop)
+    check(unsafe { libc::syscall(libc::SYS_mount_setattr, mount, c"".as_ptr(), flags, attr, size_of::<MountAttr>()) })
+        .map(drop)
 }
 
 /// Attaches a detached mount on the file or directory behind `target`.
@@ -342,6 +348,37 @@ pub fn cwd_is_reachable() -> Result<bool> {
     // SAFETY: the buffer is valid for its length.
     check(unsafe { libc::syscall(libc::SYS_getcwd, path.as_mut_ptr(), path.len()) })?;
     Ok(path[0] == b'/')
+}
+
+/// Files made from now on belong to these, and the capabilities that go with root's files stay.
+pub fn make_files_as(uid: u32, gid: u32) -> Result<()> {
+    #[repr(C)]
+    #[derive(Default)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    let mut header = Header { version: 0x2008_0522, pid: 0 };
+    // Effective, permitted and inheritable, twice.
+    let mut sets = [0u32; 6];
+    // SAFETY: numbers, and structures of version 3's layout.
+    unsafe {
+        libc::syscall(libc::SYS_setfsgid, gid);
+        libc::syscall(libc::SYS_setfsuid, uid);
+        check(libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()))?;
+        (sets[0], sets[3]) = (sets[1], sets[4]);
+        check(libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr())).map(drop)
+    }
+}
+
+/// Mounts an overlay with options longer than `fsconfig` takes.
+pub fn mount_overlay(options: &CStr, on: &CStr) -> Result<()> {
+    // SAFETY: all strings are valid for the call.
+    check(
+        unsafe { libc::mount(c"overlay".as_ptr(), on.as_ptr(), c"overlay".as_ptr(), 0, options.as_ptr().cast()) }
+            .into(),
+    )
+    .map(drop)
 }
 
 pub fn unshare(flags: u64) -> Result<()> {

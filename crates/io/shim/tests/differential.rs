@@ -56,6 +56,26 @@ fn cases() -> Vec<Case> {
         (c.deny, c.umask, c.cwd) = (vec!["mkdir"], Some(0o027), "/tmp");
         c.namespaces |= libc::CLONE_NEWNET as u64;
     });
+    // The kernel shows sysfs only to who owns the network it is of.
+    let mapped = |c: &mut Case| (c.mapped, c.namespaces) = (true, c.namespaces | libc::CLONE_NEWNET as u64);
+    case("user namespace", &|c| mapped(c));
+    case("user of a user namespace", &|c| {
+        mapped(c);
+        (c.uid, c.gid, c.groups) = (1000, 100, vec![100, 10]);
+    });
+    case("protected in a user namespace", &|c| {
+        mapped(c);
+        (c.readonly, c.no_new_privs, c.deny) = (true, true, vec!["mkdir", "mkdirat"]);
+        (c.cwd, c.memory, c.pids) = ("/made/by/launcher", 64 << 20, 77);
+    });
+    case("terminal in a user namespace", &|c| {
+        mapped(c);
+        (c.tty, c.uid) = (true, 1000);
+    });
+    case("power in a user namespace", &|c| {
+        mapped(c);
+        c.capabilities = u64::MAX;
+    });
     case("missing in path", &|c| c.command = Some(vec!["nope"]));
     case("missing path", &|c| c.command = Some(vec!["/no/such"]));
     case("not executable", &|c| c.command = Some(vec!["/etc/passwd"]));
@@ -126,4 +146,10 @@ fn every_broken_launcher_is_caught() {
         change(&mut plan);
         assert!(difference(&right, &ours(&rootfs, &whole, &plan)).is_some(), "{name} was not noticed");
     }
+    let mut mapped = Case::plain("a mapped one");
+    mapped.mapped = true;
+    let right = ours(&rootfs, &mapped, &mapped.plan(&rootfs));
+    mapped.mapped = false;
+    let broken = ours(&rootfs, &mapped, &mapped.plan(&rootfs));
+    assert!(difference(&right, &broken).is_some(), "a missing user namespace was not noticed");
 }

@@ -214,13 +214,18 @@ pub(super) async fn create(
     let id = new_id()?;
     let record = ContainerRecord { config, created_at_ns: now_ns(), stop_signal, resources: None };
     let container = Arc::new(Container::new(&sandbox, id.clone(), record.clone(), Phase::Created, leases));
-    let (made, inner2) = (container.clone(), inner.clone());
+    let (made, inner2, users) = (container.clone(), inner.clone(), sandbox.users());
     let make = move || {
         let user = spec::user(&inner2, &made.config, &image)?;
         made.user.set(user).ok();
         let dir = &made.dir;
         for part in ["upper", "work"] {
             std::fs::create_dir_all(dir.join(part)).map_err(failed(dir.display()))?;
+        }
+        if let Some(users) = users {
+            let upper = dir.join("upper");
+            std::os::unix::fs::chown(&upper, Some(users.host_uid), Some(users.host_gid))
+                .map_err(failed(upper.display()))?;
         }
         if let Some(logs) = made.log_path.parent() {
             std::fs::create_dir_all(logs).map_err(failed(logs.display()))?;

@@ -32,6 +32,7 @@ async fn recover_sandbox(inner: &Arc<Inner>, id: &str, dir: &Path) -> Result<(),
         // It ended before the record was whole: nothing of it was made.
         return purge::remove_dir(dir);
     };
+    inner.user_ranges.hold(&record.config);
     let sandbox = Arc::new(Sandbox::new(id.to_owned(), dir.to_owned(), record));
     let ready = state::read::<ReadyRecord>(dir, state::READY).map_err(failed(dir.display()))?;
     let (sender, events) = mpsc::unbounded_channel();

@@ -4,7 +4,7 @@ use super::container::{self, Container};
 use super::link::{Link, LinkEvent};
 use super::state::{self, ReadyRecord, SandboxRecord};
 use super::{Inner, failed, lock, new_id, now_ns, purge};
-use crate::types::{NamespaceMode, RuntimeError, RuntimeEvent, SandboxConfig, SandboxStatus};
+use crate::types::{NamespaceMode, RuntimeError, RuntimeEvent, SandboxConfig, SandboxStatus, UserNamespace, UserRange};
 use shim::plan::SandboxPlan;
 use shim::proto::{Empty, Request};
 use std::collections::BTreeMap;
@@ -53,6 +53,16 @@ impl Sandbox {
     /// Of the pause process, where there is one: v2 lets no process live beside the containers' groups.
     fn pause_cgroup(&self) -> Option<String> {
         (self.config.pid == NamespaceMode::Pod).then(|| format!("{}/{}", self.cgroup, self.id))
+    }
+
+    /// What its users are on the host, where it has users of its own.
+    pub(super) fn users(&self) -> Option<shim::plan::UserRange> {
+        match self.config.users {
+            UserNamespace::Pod(Some(UserRange { host_uid, host_gid, length })) => {
+                Some(shim::plan::UserRange { host_uid, host_gid, length })
+            }
+            _ => None,
+        }
     }
 
     pub(super) fn link(&self) -> Result<Arc<Link>, RuntimeError> {
@@ -154,13 +164,14 @@ pub(super) async fn lose_containers(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) 
     }
 }
 
-pub(super) async fn run(inner: &Arc<Inner>, config: SandboxConfig) -> Result<SandboxStatus, RuntimeError> {
+pub(super) async fn run(inner: &Arc<Inner>, mut config: SandboxConfig) -> Result<SandboxStatus, RuntimeError> {
     let id = new_id()?;
     let dir = inner.dir.join("sandboxes").join(&id);
     let cgroup = inner.groups.pod(&config.cgroup_parent);
     if config.cgroup_parent.split('/').any(|part| part == "..") {
         return Err(RuntimeError::Failed(format!("cgroup parent {:?} leads out", config.cgroup_parent)));
     }
+    inner.user_ranges.choose(&mut config)?;
     let record = SandboxRecord { config, created_at_ns: now_ns(), cgroup };
     let sandbox = Arc::new(Sandbox::new(id.clone(), dir, record.clone()));
     match make(inner, &sandbox, record).await {
@@ -236,6 +247,7 @@ fn plan(inner: &Inner, sandbox: &Sandbox) -> SandboxPlan {
         sysctls: sysctls.into_iter().collect(),
         cgroup: sandbox.pause_cgroup().map(|cgroup| inner.hierarchies.plan(&cgroup)).unwrap_or_default(),
         shm_bytes: if own_ipc { 64 << 20 } else { 0 },
+        users: sandbox.users(),
     }
 }
 
@@ -325,6 +337,7 @@ pub(super) async fn discard(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Resul
     }
     let others: Vec<Arc<Sandbox>> = lock(&inner.sandboxes).values().cloned().collect();
     let shared = others.iter().any(|other| other.id != sandbox.id && other.cgroup == sandbox.cgroup);
+    let config = sandbox.config.clone();
     let (inner2, sandbox) = (inner.clone(), sandbox.clone());
     let discard = move || {
         let containers = sandbox.containers();
@@ -340,6 +353,7 @@ pub(super) async fn discard(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Resul
         purge::put_away(&inner2.dir, &sandbox.dir)
     };
     inner.tasks.blocking(discard).await?;
+    inner.user_ranges.give_back(&config);
     let state = inner.dir.clone();
     inner.tasks.tracker.spawn_blocking(move || purge::clear_removed(&state));
     Ok(())

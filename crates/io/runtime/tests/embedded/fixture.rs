@@ -5,7 +5,7 @@ use images::Images;
 use runtime::embedded::{Embedded, Options, purge};
 use runtime::types::{
     ContainerConfig, Exit, Mount, NamespaceMode, PodNetwork, Propagation, Resources, Runtime, RuntimeEvent,
-    SandboxConfig,
+    SandboxConfig, UserNamespace,
 };
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -289,6 +289,7 @@ fn sandbox(name: &str) -> SandboxConfig {
         network: NamespaceMode::Pod,
         ipc: NamespaceMode::Pod,
         pid: NamespaceMode::Container,
+        users: UserNamespace::Node,
         sysctls: BTreeMap::new(),
         cgroup_parent: format!("burstable/pod{name}"),
         resources: Resources::default(),

@@ -1,7 +1,7 @@
 //! What the child does between `clone3` and `execve`: system calls only; no allocation, no lock, no panic.
 
 use super::error::{Failed, Stage, at};
-use super::{Prepared, Root, Source, mounts};
+use super::{Prepared, Root, Source, UserNamespace, mounts};
 use crate::plan::{ContainerPlan, ProcessPlan};
 use crate::sys::{self, Errno};
 use std::ffi::CStr;
@@ -39,7 +39,10 @@ fn container_to_gate(prepared: &Prepared<'_>, container: &Container<'_>) -> Resu
         sys::unshare(libc::CLONE_NEWCGROUP as u64).map_err(at(Stage::Unshare, 0))?;
     }
     let root = mounts::enter_root(&container.root, &plan.root)?;
-    mounts::mount_all(root, plan, container.sources)?;
+    if let Some(UserNamespace { range, .. }) = prepared.users {
+        sys::make_files_as(range.host_uid, range.host_gid).map_err(at(Stage::UserNamespace, 0))?;
+    }
+    mounts::mount_all(root, plan, container.sources, prepared.users)?;
     let console = if prepared.process.tty { Some(open_terminal(root, prepared.process)?) } else { None };
     if let Some((_, terminal)) = console {
         mounts::bind_console(root, terminal)?;
@@ -51,6 +54,12 @@ fn container_to_gate(prepared: &Prepared<'_>, container: &Container<'_>) -> Resu
     make_working_directory(&prepared.process.cwd)?;
     mounts::protect(plan, null)?;
     set_session(prepared, console.map(|(_, terminal)| terminal))?;
+    set_rlimits(prepared.process)?;
+    if let Some(users) = prepared.users {
+        enter(users)?;
+        // What is mounted so far is locked together in a namespace of the Pod's: masks cannot be taken off.
+        sys::unshare(libc::CLONE_NEWNS as u64).map_err(at(Stage::UserNamespace, 2))?;
+    }
     become_user(prepared)?;
     Ok(console.map(|(master, _)| master))
 }
@@ -65,8 +74,17 @@ fn exec_to_gate(prepared: &Prepared<'_>, pidfd: RawFd, namespaces: u64) -> Resul
         None
     };
     set_session(prepared, console.map(|(_, terminal)| terminal))?;
+    set_rlimits(prepared.process)?;
+    if let Some(users) = prepared.users {
+        enter(users)?;
+    }
     become_user(prepared)?;
     Ok(console.map(|(master, _)| master))
+}
+
+/// Goes over into the Pod's user namespace; there it has every capability, and nothing outside.
+fn enter(users: UserNamespace) -> Result<()> {
+    sys::setns(users.fd, libc::CLONE_NEWUSER as u64).map_err(at(Stage::UserNamespace, 1))
 }
 
 fn join_cgroups(prepared: &Prepared<'_>) -> Result<()> {
@@ -152,7 +170,7 @@ fn set_session(prepared: &Prepared<'_>, terminal: Option<RawFd>) -> Result<()> {
         let null = sys::fstat(from).is_ok_and(|s| s.st_rdev == sys::device(1, 3));
         if !null {
             // SAFETY: no memory is involved.
-            unsafe { libc::fchown(from, prepared.process.uid, u32::MAX) };
+            unsafe { libc::fchown(from, UserNamespace::on_host(prepared.users, prepared.process.uid, 0).0, u32::MAX) };
         }
         sys::dup2(from, index as RawFd).map_err(at(Stage::Stdio, index))?;
     }
@@ -167,7 +185,6 @@ fn set_session(prepared: &Prepared<'_>, terminal: Option<RawFd>) -> Result<()> {
 
 fn become_user(prepared: &Prepared<'_>) -> Result<()> {
     let process = prepared.process;
-    set_rlimits(process)?;
     sys::umask(process.umask.unwrap_or(0o022));
     // A directory only the user may enter is entered as the user, one only root may enter as root.
     let entered = sys::chdir(&process.cwd).is_ok();

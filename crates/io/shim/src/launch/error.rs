@@ -61,6 +61,10 @@ stages! {
     /// The command is there and may not be executed.
     Access,
     IsDirectory,
+    /// Going over into the Pod's user namespace.
+    UserNamespace,
+    /// A source whose file system cannot show it under other identities.
+    MountMap,
 }
 
 /// A failure as the child tells it: 12 bytes.
@@ -144,6 +148,13 @@ fn text(failed: &Failed, errno: Errno, process: &ProcessPlan, container: Option<
             let source = container.and_then(|c| c.mounts.get(index)).map(|m| lossy(&m.source)).unwrap_or_default();
             mount(&format!("stat {source}: {errno}"))
         }
+        Stage::MountMap => {
+            let source = container.and_then(|c| c.mounts.get(index)).map(|m| lossy(&m.source)).unwrap_or_default();
+            mount(&format!(
+                "failed to set MOUNT_ATTR_IDMAP on {source}: {errno} (maybe the filesystem used doesn't support idmap mounts on this kernel?)"
+            ))
+        }
+        Stage::UserNamespace => format!("joining the Pod's user namespace: {errno}"),
         Stage::MountSource | Stage::Mount | Stage::MountTarget | Stage::MountAttach => mount(&errno.to_string()),
         Stage::MountOverProc | Stage::MountInProc => {
             let target = container.and_then(|c| c.mounts.get(index)).map(|m| lossy(&m.target)).unwrap_or_default();

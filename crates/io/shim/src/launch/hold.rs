@@ -75,6 +75,15 @@ fn settle(mount: RawFd) -> sys::Result<RawFd> {
     settled.map(|()| namespace)
 }
 
+/// Does `work` in a copy of this mount namespace, of which the other hears nothing.
+pub(super) fn in_copy<T>(work: impl FnOnce() -> sys::Result<T>) -> sys::Result<T> {
+    away(|| {
+        sys::unshare(libc::CLONE_NEWNS as u64)?;
+        sys::set_root_propagation(libc::MS_PRIVATE)?;
+        work()
+    })
+}
+
 /// Does `work` and comes back to this mount namespace.
 fn away<T>(work: impl FnOnce() -> sys::Result<T>) -> sys::Result<T> {
     let home = sys::open(c"/proc/thread-self/ns/mnt", libc::O_RDONLY)?;

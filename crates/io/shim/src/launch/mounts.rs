@@ -2,7 +2,7 @@
 //! the container is resolved with the container's root as the root, and only descriptors are mounted on.
 
 use super::error::{Failed, Stage, at};
-use super::{Root, Source};
+use super::{Root, Source, UserNamespace};
 use crate::plan::{ContainerPlan, DevicePlan, MOUNT_CGROUP_V1, MOUNT_FS, MountPlan, RootPlan};
 use crate::sys::{self, Errno};
 use std::ffi::CStr;
@@ -139,13 +139,7 @@ pub(super) fn enter_root(root: &Root, plan: &RootPlan) -> Result<RawFd> {
             *mount
         }
         Root::Legacy { options, at: place } => {
-            // SAFETY: all strings are valid for the call.
-            let result = unsafe {
-                libc::mount(c"overlay".as_ptr(), place.as_ptr(), c"overlay".as_ptr(), 0, options.as_ptr().cast())
-            };
-            if result < 0 {
-                return Err(failed(sys::errno()));
-            }
+            sys::mount_overlay(options, place).map_err(failed)?;
             sys::open(place, libc::O_PATH | libc::O_DIRECTORY).map_err(failed)?
         }
     };
@@ -155,13 +149,18 @@ pub(super) fn enter_root(root: &Root, plan: &RootPlan) -> Result<RawFd> {
 }
 
 /// Makes the mounts, then the devices.
-pub(super) fn mount_all(root: RawFd, plan: &ContainerPlan, sources: &[Source]) -> Result<()> {
+pub(super) fn mount_all(
+    root: RawFd,
+    plan: &ContainerPlan,
+    sources: &[Source],
+    users: Option<UserNamespace>,
+) -> Result<()> {
     let mask = sys::umask(0);
     for (index, (mount, source)) in plan.mounts.iter().zip(sources).enumerate() {
-        mount_one(root, mount, source, index)?;
+        mount_one(root, mount, source, users, index)?;
     }
     for (index, device) in plan.devices.iter().enumerate() {
-        make_device(root, device).map_err(at(Stage::Device, index))?;
+        make_device(root, device, users).map_err(at(Stage::Device, index))?;
     }
     make_links(root)?;
     sys::umask(mask);
@@ -198,7 +197,13 @@ fn check_proc(mount: &MountPlan, tree: RawFd, on: RawFd, index: usize) -> Result
     Err(at(if root { Stage::MountOverProc } else { Stage::MountInProc }, index)(Errno(libc::EPERM)))
 }
 
-fn mount_one(root: RawFd, mount: &MountPlan, source: &Source, index: usize) -> Result<()> {
+fn mount_one(
+    root: RawFd,
+    mount: &MountPlan,
+    source: &Source,
+    users: Option<UserNamespace>,
+    index: usize,
+) -> Result<()> {
     let target = |want| ensure(root, &mount.target, want).map_err(at(Stage::MountTarget, index));
     let attach = |tree: RawFd, on: RawFd| sys::move_mount(tree, on).map_err(at(Stage::MountAttach, index));
     match source {
@@ -229,6 +234,11 @@ fn mount_one(root: RawFd, mount: &MountPlan, source: &Source, index: usize) -> R
         Source::None => {
             debug_assert!(mount.kind == MOUNT_FS);
             let tree = new_fs(&mount.fs, &mount.source, &mount.options, mount.attributes, index)?;
+            // These two are always made as the node's root's.
+            if users.is_some() && [c"devpts", c"mqueue"].contains(&mount.fs.as_c_str()) {
+                let (uid, gid) = UserNamespace::on_host(users, 0, 0);
+                sys::fchownat(tree, c"", uid, gid, libc::AT_EMPTY_PATH).map_err(at(Stage::Mount, index))?;
+            }
             let on = if mount.fs.as_c_str() == c"proc" || mount.fs.as_c_str() == c"sysfs" {
                 plain_directory(root, &mount.target).map_err(at(Stage::MountTarget, index))?
             } else {
@@ -276,7 +286,7 @@ fn new_tmpfs(mode: &CStr, attributes: u64) -> sys::Result<RawFd> {
     Ok(mount)
 }
 
-fn make_device(root: RawFd, device: &DevicePlan) -> sys::Result<()> {
+fn make_device(root: RawFd, device: &DevicePlan, users: Option<UserNamespace>) -> sys::Result<()> {
     let path = relative(&device.path).to_bytes();
     let cut = path.iter().rposition(|b| *b == b'/');
     let mut parent = Path::new();
@@ -289,7 +299,8 @@ fn make_device(root: RawFd, device: &DevicePlan) -> sys::Result<()> {
         Err(Errno(libc::EEXIST)) => {}
         made => {
             made?;
-            sys::fchownat(dir, name.as_c_str(), device.uid, device.gid, libc::AT_SYMLINK_NOFOLLOW)?;
+            let (uid, gid) = UserNamespace::on_host(users, device.uid, device.gid);
+            sys::fchownat(dir, name.as_c_str(), uid, gid, libc::AT_SYMLINK_NOFOLLOW)?;
         }
     }
     sys::close(dir);

@@ -172,7 +172,7 @@ impl Shim {
         let shm = self.shm.as_ref().filter(|_| plan.mounts.iter().any(|mount| mount.kind == MOUNT_SHM));
         // Without it the launcher says which mount has no source.
         let shm = shm.and_then(|shm| shm.copy().ok());
-        let launched = launch::create(&plan, stdio.as_ref().map_or([-1; 3], |s| s.theirs), shm);
+        let launched = launch::create(&plan, stdio.as_ref().map_or([-1; 3], |s| s.theirs), shm, self.users);
         if let Some(stdio) = &stdio {
             stdio.close_theirs();
         }

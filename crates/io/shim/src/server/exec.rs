@@ -44,6 +44,7 @@ impl Shim {
             cgroup: &container.cgroup,
             namespaces: container.namespaces,
             own_pid_namespace: self.pause.map_or(self.pid_namespace, |pause| pause.pidfd),
+            users: self.users,
         };
         let failed = |e: launch::LaunchError| Reply::Failed(Failure { text: e.text, not_found: false, start: true });
         let launched = launch::exec(&exec.process, &target, stdio).map_err(failed)?;

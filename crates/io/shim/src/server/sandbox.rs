@@ -2,8 +2,8 @@
 
 use super::Shim;
 use super::connection::failed;
-use crate::launch::{self, Held};
-use crate::plan::SandboxPlan;
+use crate::launch::{self, Held, UserNamespace};
+use crate::plan::{SandboxPlan, UserRange};
 use crate::proto::Reply;
 use crate::sys::{self, Errno};
 use std::ffi::CString;
@@ -13,7 +13,17 @@ impl Shim {
         if self.set_up {
             return Err(failed("the sandbox is set up already"));
         }
-        sys::unshare(plan.namespaces).map_err(|e| failed(format!("making namespaces: {e}")))?;
+        let rest = match plan.users {
+            Some(range) => {
+                let own = plan.namespaces & !(libc::CLONE_NEWPID as u64);
+                let users =
+                    UserNamespace::make(range, own).map_err(|e| failed(format!("making a user namespace: {e}")))?;
+                self.users = Some(users);
+                plan.namespaces & libc::CLONE_NEWPID as u64
+            }
+            None => plan.namespaces,
+        };
+        sys::unshare(rest).map_err(|e| failed(format!("making namespaces: {e}")))?;
         if plan.namespaces & libc::CLONE_NEWUTS as u64 != 0 && !plan.hostname.is_empty() {
             sys::sethostname(&plan.hostname).map_err(|e| failed(format!("setting the host name: {e}")))?;
         }
@@ -25,7 +35,7 @@ impl Shim {
         }
         if plan.shm_bytes != 0 {
             self.shm = Some(
-                shared_memory(plan.shm_bytes)
+                shared_memory(plan.shm_bytes, plan.users.unwrap_or_default())
                     .and_then(Held::new)
                     .map_err(|e| failed(format!("making /dev/shm: {e}")))?,
             );
@@ -64,13 +74,17 @@ impl Shim {
     }
 }
 
-fn shared_memory(bytes: u64) -> sys::Result<std::os::fd::RawFd> {
-    let size = CString::new(bytes.to_string()).map_err(|_| Errno(libc::EINVAL))?;
+fn shared_memory(bytes: u64, users: UserRange) -> sys::Result<std::os::fd::RawFd> {
+    let number = |number: String| CString::new(number).map_err(|_| Errno(libc::EINVAL));
+    let (size, uid, gid) =
+        (number(bytes.to_string())?, number(users.host_uid.to_string())?, number(users.host_gid.to_string())?);
     let fs = sys::fsopen(c"tmpfs")?;
     let attributes = sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV | sys::MOUNT_ATTR_NOEXEC;
     let mount = sys::fsconfig(fs, c"source", Some(c"shm"))
         .and_then(|()| sys::fsconfig(fs, c"mode", Some(c"1777")))
         .and_then(|()| sys::fsconfig(fs, c"size", Some(&size)))
+        .and_then(|()| sys::fsconfig(fs, c"uid", Some(&uid)))
+        .and_then(|()| sys::fsconfig(fs, c"gid", Some(&gid)))
         .and_then(|()| sys::fsmount(fs, attributes));
     sys::close(fs);
     mount

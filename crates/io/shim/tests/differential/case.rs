@@ -2,9 +2,10 @@
 
 use serde_json::json;
 use shim::cgroup::{Hierarchies, Limits};
+use shim::launch::UserNamespace;
 use shim::plan::{
     Capabilities, ContainerPlan, DevicePlan, MOUNT_BIND, MOUNT_CGROUP_V1, MOUNT_FS, MountPlan, ProcessPlan, Rlimit,
-    RootPlan,
+    RootPlan, UserRange,
 };
 use shim::seccomp::{Action, Profile, Rule};
 use shim::wire::Bytes;
@@ -15,6 +16,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+/// Where the users of a namespace of its own lie.
+const RANGE: UserRange = UserRange { host_uid: 1 << 20, host_gid: 1 << 20, length: 1 << 16 };
 const DEFAULT_CAPABILITIES: u64 = 0xa804_25fb;
 const MASKED: [&str; 4] = ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"];
 const READONLY: [&str; 3] = ["/proc/bus", "/proc/sys", "/proc/sysrq-trigger"];
@@ -44,6 +47,8 @@ pub(crate) struct Case {
     pub(crate) shares: u64,
     pub(crate) quota: i64,
     pub(crate) tty: bool,
+    /// In a user namespace of its own.
+    pub(crate) mapped: bool,
     /// Instead of the script that looks around.
     pub(crate) command: Option<Vec<&'static str>>,
 }
@@ -51,6 +56,7 @@ pub(crate) struct Case {
 /// What it looks at from inside. Not cgroup v2's `cpu.weight`: this runc computes it by the formula given up in 1.3.2.
 const SCRIPT: &str = r##"
 echo "# status"; grep -E '^(Uid|Gid|Groups|Umask|Cap|NoNewPrivs|Seccomp:|NSpid|SigIgn|SigBlk)' /proc/self/status
+cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups
 echo "# mounts"; cat /proc/self/mountinfo
 echo "# limits"; cat /proc/self/limits
 echo "# cgroup"; cat /proc/self/cgroup
@@ -97,6 +103,7 @@ impl Case {
             shares: 0,
             quota: 0,
             tty: false,
+            mapped: false,
             command: None,
         }
     }
@@ -191,6 +198,7 @@ impl Case {
             ..MountPlan::default()
         };
         let plain = NOSUID | NODEV | NOEXEC;
+        let tty = if self.mapped { (RANGE.host_gid + 5).to_string() } else { "5".to_owned() };
         let mut mounts = vec![
             fs("/proc", "proc", plain, &[]),
             fs("/dev", "tmpfs", NOSUID | sys::MOUNT_ATTR_STRICTATIME, &[("mode", "755"), ("size", "65536k")]),
@@ -198,7 +206,7 @@ impl Case {
                 "/dev/pts",
                 "devpts",
                 NOSUID | NOEXEC,
-                &[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")],
+                &[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", &tty)],
             ),
             fs("/dev/mqueue", "mqueue", plain, &[]),
             fs("/sys", "sysfs", plain | RO, &[]),
@@ -254,9 +262,11 @@ impl Case {
             (libc::CLONE_NEWUTS, "uts"),
             (libc::CLONE_NEWNS, "mount"),
             (libc::CLONE_NEWCGROUP, "cgroup"),
+            (libc::CLONE_NEWUSER, "user"),
         ];
+        let wanted = self.namespaces | if self.mapped { libc::CLONE_NEWUSER as u64 } else { 0 };
         let namespaces: Vec<_> =
-            kinds.iter().filter(|(f, _)| self.namespaces & *f as u64 != 0).map(|(_, n)| json!({"type": n})).collect();
+            kinds.iter().filter(|(f, _)| wanted & *f as u64 != 0).map(|(_, n)| json!({"type": n})).collect();
         let mount = |to: &str, kind: &str, options: &[&str]| json!({"destination": to, "type": kind, "source": kind, "options": options});
         let mut mounts = vec![
             mount("/proc", "proc", &["nosuid", "nodev", "noexec"]),
@@ -305,6 +315,11 @@ impl Case {
         if let Some(umask) = self.umask {
             config["process"]["user"]["umask"] = json!(umask);
         }
+        if self.mapped {
+            let map = json!([{"containerID": 0, "hostID": RANGE.host_uid, "size": RANGE.length}]);
+            config["linux"]["uidMappings"] = map.clone();
+            config["linux"]["gidMappings"] = map;
+        }
         if !self.deny.is_empty() {
             config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW",
                 "syscalls": [{"names": self.deny, "action": "SCMP_ACT_ERRNO", "errnoRet": 1}]});
@@ -334,6 +349,8 @@ impl Rootfs {
             libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
         }
         let dir = tempfile::tempdir().unwrap();
+        // Users of a namespace of their own come by here.
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let rootfs = Rootfs { path: dir.path().join("rootfs"), dir };
         rootfs.reset();
         rootfs
@@ -376,6 +393,23 @@ pub(crate) enum Outcome {
     Refused(String),
 }
 
+impl Outcome {
+    /// In a user namespace runc cannot make device nodes and shows the host's, and files of a mapping of their own;
+    /// its message queues have no group.
+    fn without_nodes(self) -> Outcome {
+        let Outcome::Ran { code, output } = self else { return self };
+        let node = |line: &String| {
+            let device =
+                line.starts_with("crw-rw-rw-") || line.contains(" devtmpfs ") || line.starts_with("/null /proc/");
+            device || line.ends_with(" mqueue")
+        };
+        let own = |line: String| {
+            line.replace(",idmapped", "").replace(&format!(", \"uid={0}\", \"gid={0}\"", RANGE.host_uid), "")
+        };
+        Outcome::Ran { code, output: output.into_iter().filter(|line| !node(line)).map(own).collect() }
+    }
+}
+
 fn unique() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("minke-difftest-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
@@ -383,6 +417,10 @@ fn unique() -> String {
 
 pub(crate) fn runcs(rootfs: &Rootfs, case: &Case) -> Outcome {
     rootfs.reset();
+    if case.mapped {
+        // runc shows a root file system as it is, the launcher through the mapping.
+        give(&rootfs.path);
+    }
     let id = unique();
     let bundle = rootfs.dir.path().join("bundle");
     std::fs::create_dir_all(&bundle).unwrap();
@@ -402,11 +440,22 @@ pub(crate) fn runcs(rootfs: &Rootfs, case: &Case) -> Outcome {
     let failure = error.lines().chain(output.lines()).find_map(|l| {
         l.split_once("unable to start container process: ").or_else(|| l.split_once("runc run failed: "))
     });
-    match failure {
+    let outcome = match failure {
         Some((_, text)) => Outcome::Refused(text.trim_end_matches('"').replace("\\\"", "\"").trim().to_owned()),
         // Since 1.2 runc's code for a program that cannot be executed is 255, before it was 1.
         None if error.starts_with("exec /") => Outcome::Ran { code: 255, output: normalise(&error, &id, rootfs) },
         None => Outcome::Ran { code, output: normalise(&(output + &error), &id, rootfs) },
+    };
+    if case.mapped { outcome.without_nodes() } else { outcome }
+}
+
+/// Gives what is root's below `path` to the namespace's root.
+fn give(path: &Path) {
+    std::os::unix::fs::lchown(path, Some(RANGE.host_uid), Some(RANGE.host_gid)).unwrap();
+    if path.symlink_metadata().unwrap().is_dir() {
+        for entry in std::fs::read_dir(path).unwrap() {
+            give(&entry.unwrap().path());
+        }
     }
 }
 
@@ -459,18 +508,24 @@ pub(crate) fn ours(rootfs: &Rootfs, case: &Case, plan: &ContainerPlan) -> Outcom
             mount.options = groups.collect();
         }
     }
-    let outcome = launch_and_read(rootfs, &plan, &id);
+    let users = case.mapped.then(|| UserNamespace::make(RANGE, 0).unwrap());
+    let outcome = launch_and_read(rootfs, &plan, &id, users);
+    if let Some(users) = users {
+        sys::close(users.fd);
+        hierarchies.remove(&id).unwrap();
+        return outcome.without_nodes();
+    }
     hierarchies.remove(&id).unwrap();
     outcome
 }
 
-fn launch_and_read(rootfs: &Rootfs, plan: &ContainerPlan, id: &str) -> Outcome {
+fn launch_and_read(rootfs: &Rootfs, plan: &ContainerPlan, id: &str, users: Option<UserNamespace>) -> Outcome {
     let (read, write) = sys::pipe(0).unwrap();
     // SAFETY: the descriptors are new and ours.
     let (read, write) = unsafe { (OwnedFd::from_raw_fd(read), OwnedFd::from_raw_fd(write)) };
     let null = std::fs::File::open("/dev/null").unwrap();
     let stdio = [null.as_raw_fd(), write.as_raw_fd(), write.as_raw_fd()];
-    let launched = match launch::create(plan, stdio, None) {
+    let launched = match launch::create(plan, stdio, None, users) {
         Ok(launched) => launched,
         Err(e) => return Outcome::Refused(e.text),
     };

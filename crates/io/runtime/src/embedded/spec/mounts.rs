@@ -61,7 +61,9 @@ fn fs(target: &str, kind: &str, source: &str, attributes: u64, options: &[(&str,
 fn defaults(inner: &Inner, sandbox: &Sandbox, container: &Container) -> Vec<MountPlan> {
     let plain = NOSUID | NODEV | NOEXEC;
     let system = if container.config.security.privileged { plain } else { plain | RDONLY };
-    let pts = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
+    // The group `tty`.
+    let tty = (sandbox.users().map_or(0, |users| users.host_gid) + 5).to_string();
+    let pts = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", tty.as_str())];
     let mut mounts = vec![
         fs("/proc", "proc", "proc", plain, &[]),
         fs("/dev", "tmpfs", "tmpfs", NOSUID | STRICTATIME, &[("mode", "755"), ("size", "65536k")]),
