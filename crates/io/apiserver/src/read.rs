@@ -8,7 +8,6 @@ use crate::query::ListOptions;
 use crate::refusal::Refusal;
 use crate::select;
 use crate::server::ApiServer;
-use api::object::Object;
 use std::sync::Arc;
 use store::kv::{Range, StoreError};
 
@@ -89,27 +88,19 @@ pub(crate) async fn select_list(
 
 fn from_memory(call: &Call<'_>, cache: &Cache, prefix: &str, limit: usize, selection: &Selection) -> List {
     let applied = call.server.caches.applied();
-    let (entries, last_change) = cache.list(prefix);
-    let revision = applied.max(last_change);
-    let all = entries.len();
-    let mut objects = Vec::new();
-    let mut continue_token = String::new();
-    let mut remaining = None;
-    for (index, entry) in entries.iter().enumerate() {
-        if limit > 0 && objects.len() == limit {
-            // There are more keys; whether they match is the next page's business, as upstream has it.
-            let last: &Arc<Object> = &objects[limit - 1];
-            let last = call.resource.key(&last.namespace, &last.name);
-            continue_token = paging::encode(&call.resource.key("", ""), &last, revision);
-            // Upstream counts only where every key counts.
-            remaining = selection.is_everything().then_some(all - index);
-            break;
-        }
-        if selection.matches(entry) {
-            objects.push(entry.object.clone());
-        }
+    let page = cache.page(prefix, selection, limit);
+    let revision = applied.max(page.last_change);
+    let mut list = List { objects: page.objects, revision, continue_token: String::new(), remaining: None };
+    if let Some(last) = list.objects.last()
+        && page.left > 0
+    {
+        // There are more keys; whether they match is the next page's business, as upstream has it.
+        let last = call.resource.key(&last.namespace, &last.name);
+        list.continue_token = paging::encode(&call.resource.key("", ""), &last, revision);
+        // Upstream counts only where every key counts.
+        list.remaining = selection.is_everything().then_some(page.left);
     }
-    List { objects, revision, continue_token, remaining }
+    list
 }
 
 /// A list from the store's history.

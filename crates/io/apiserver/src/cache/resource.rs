@@ -4,7 +4,7 @@
 //! end is told so and must list again; nobody waits for it.
 
 use super::Incoming;
-use super::entry::{Change, Entry};
+use super::entry::{Change, Entry, Selection};
 use api::object::Object;
 use api::resource::Resource;
 use api::rules::Rules;
@@ -48,6 +48,14 @@ pub(crate) struct Cursor {
     woken: watch::Receiver<u64>,
 }
 
+/// What one list takes from the cache.
+pub(crate) struct Page {
+    pub objects: Vec<Arc<Object>>,
+    /// Entries behind the last object, whether they are meant or not.
+    pub left: usize,
+    pub last_change: u64,
+}
+
 /// The changes asked for are gone from the window; every change after the revision is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lagging {
@@ -86,9 +94,24 @@ impl Cache {
     /// The entries below a prefix in key order, and the revision of the resource's last change.
     pub(crate) fn list(&self, prefix: &str) -> (Vec<Arc<Entry>>, u64) {
         let state = self.read();
-        let from = (Bound::Included(prefix), Bound::Unbounded);
-        let below = state.items.range::<str, _>(from).take_while(|(key, _)| key.starts_with(prefix));
-        (below.map(|(_, entry)| entry.clone()).collect(), state.last_change)
+        (state.below(prefix).cloned().collect(), state.last_change)
+    }
+
+    /// The first `limit` objects below a prefix that are meant, all of them when it is 0.
+    pub(crate) fn page(&self, prefix: &str, selection: &Selection, limit: usize) -> Page {
+        let state = self.read();
+        let mut below = state.below(prefix);
+        let mut page = Page { objects: Vec::new(), left: 0, last_change: state.last_change };
+        for entry in below.by_ref() {
+            if selection.matches(entry) {
+                page.objects.push(entry.object.clone());
+                if page.objects.len() == limit {
+                    break;
+                }
+            }
+        }
+        page.left = below.count();
+        page
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -117,9 +140,7 @@ impl Cache {
     pub(crate) fn list_and_cursor(&self, prefix: &str) -> (Vec<Arc<Entry>>, u64, Cursor) {
         let woken = self.woken.subscribe();
         let state = self.read();
-        let from = (Bound::Included(prefix), Bound::Unbounded);
-        let below = state.items.range::<str, _>(from).take_while(|(key, _)| key.starts_with(prefix));
-        let entries = below.map(|(_, entry)| entry.clone()).collect();
+        let entries = state.below(prefix).cloned().collect();
         let next = state.first + state.window.len() as u64;
         (entries, state.last_change, Cursor { next, woken })
     }
@@ -183,6 +204,14 @@ impl Cursor {
 }
 
 impl State {
+    /// The entries whose keys begin with `prefix`, in the order of the keys.
+    fn below(&self, prefix: &str) -> impl Iterator<Item = &Arc<Entry>> {
+        // Keys are text, and no text holds the character: nothing that begins with the prefix is left out.
+        let end = format!("{prefix}\u{10FFFF}");
+        let range = (Bound::Included(prefix), Bound::Excluded(end.as_str()));
+        self.items.range::<str, _>(range).map(|(_, entry)| entry)
+    }
+
     fn apply(&mut self, key: Arc<str>, revision: u64, entry: Option<Entry>) {
         let change = match entry {
             Some(entry) => {
