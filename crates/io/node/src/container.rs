@@ -1,12 +1,14 @@
 //! From a container of a Pod to what the runtime is asked for (upstream `kuberuntime_container.go`,
 //! `kuberuntime_sandbox.go`, `pkg/securitycontext`).
 
-use k8s_openapi::api::core::v1::{Container, Pod, SeccompProfile, SecurityContext as Security};
+use k8s_openapi::api::core::v1::{
+    AppArmorProfile, Container, Pod, SELinuxOptions, SeccompProfile, SecurityContext as Security,
+};
 use kubelet::env::Sources;
 use kubelet::resources::{CPU_PERIOD_US, Limits, Qos};
 use runtime::types::{
-    ContainerConfig, Image, Mount, NamespaceMode, PortMapping, Resources, SandboxConfig, Seccomp, SecurityContext,
-    UserNamespace,
+    AppArmor, ContainerConfig, Image, Mount, NamespaceMode, PortMapping, Resources, SandboxConfig, Seccomp,
+    SecurityContext, UserNamespace,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -209,6 +211,8 @@ fn security(pod: &Pod, container: &Container, image: &Image) -> Result<SecurityC
         strict_groups: of_pod.supplemental_groups_policy.as_deref() == Some("Strict"),
         readonly_rootfs: own.read_only_root_filesystem == Some(true),
         no_new_privs: no_new_privs(&own),
+        apparmor: apparmor(own.app_armor_profile.as_ref().or(of_pod.app_armor_profile.as_ref())),
+        selinux_label: selinux(own.se_linux_options.as_ref().or(of_pod.se_linux_options.as_ref())),
         seccomp: if privileged { Seccomp::Unconfined } else { seccomp(profile) },
         masked_paths: paths(MASKED),
         readonly_paths: paths(READONLY),
@@ -226,6 +230,20 @@ fn seccomp(profile: Option<&SeccompProfile>) -> Seccomp {
         Some(("Localhost", Some(path))) => Seccomp::Localhost(PathBuf::from(path)),
         _ => Seccomp::Unconfined,
     }
+}
+
+fn apparmor(profile: Option<&AppArmorProfile>) -> AppArmor {
+    match profile.map(|profile| (profile.type_.as_str(), profile.localhost_profile.clone())) {
+        Some(("RuntimeDefault", _)) => AppArmor::RuntimeDefault,
+        Some(("Localhost", Some(name))) => AppArmor::Localhost(name),
+        _ => AppArmor::Unconfined,
+    }
+}
+
+fn selinux(options: Option<&SELinuxOptions>) -> String {
+    let Some(options) = options else { return String::new() };
+    let parts = [&options.user, &options.role, &options.type_, &options.level];
+    parts.map(|part| part.clone().unwrap_or_default()).join(":")
 }
 
 /// Upstream `verifyRunAsNonRoot`.

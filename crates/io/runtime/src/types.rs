@@ -158,6 +158,9 @@ pub struct SecurityContext {
     pub readonly_rootfs: bool,
     pub no_new_privs: bool,
     pub seccomp: Seccomp,
+    pub apparmor: AppArmor,
+    /// `user:role:type:level`; empty: nothing is asked for.
+    pub selinux_label: String,
     /// Both empty for `procMount: Unmasked`.
     pub masked_paths: Vec<String>,
     pub readonly_paths: Vec<String>,
@@ -170,6 +173,15 @@ pub enum Seccomp {
     RuntimeDefault,
     /// A profile file on the node.
     Localhost(PathBuf),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AppArmor {
+    #[default]
+    Unconfined,
+    RuntimeDefault,
+    /// A profile loaded on the node.
+    Localhost(String),
 }
 
 /// CRI `ContainerConfig`.

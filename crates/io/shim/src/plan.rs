@@ -43,6 +43,8 @@ record! {
         /// Columns and rows of the terminal at the start; 0: unset.
         14 => columns: u32,
         15 => rows: u32,
+        /// A loaded AppArmor profile; empty: the shim's own, which is none.
+        16 => apparmor: CString,
     }
 }
 

@@ -396,6 +396,12 @@ pub fn sethostname(name: &CStr) -> Result<()> {
     check(unsafe { libc::sethostname(name.as_ptr(), name.to_bytes().len()) }.into()).map(drop)
 }
 
+/// The caller's number, in its own process namespace.
+pub fn pid() -> u32 {
+    // SAFETY: no memory is involved.
+    unsafe { libc::getpid() }.unsigned_abs()
+}
+
 pub fn setsid() -> Result<()> {
     // SAFETY: no memory is involved.
     check(unsafe { libc::setsid() }.into()).map(drop)

@@ -1,6 +1,7 @@
 //! From what CRI asks to what the shim is told: the plan of a container, with containerd's rules and defaults.
 
 mod devices;
+mod labels;
 mod mounts;
 mod process;
 mod seccomp;
@@ -30,6 +31,7 @@ pub(super) fn check(config: &ContainerConfig, image: &images::ImageConfig) -> Re
     process::arguments(config, image)?;
     process::capabilities(&config.security)?;
     seccomp::program(&config.security)?;
+    labels::apparmor(&config.security)?;
     Ok(())
 }
 

@@ -55,6 +55,7 @@ fn container_to_gate(prepared: &Prepared<'_>, container: &Container<'_>) -> Resu
     mounts::protect(plan, null)?;
     set_session(prepared, console.map(|(_, terminal)| terminal))?;
     set_rlimits(prepared.process)?;
+    set_apparmor(&prepared.process.apparmor)?;
     if let Some(users) = prepared.users {
         enter(users)?;
         // What is mounted so far is locked together in a namespace of the Pod's: masks cannot be taken off.
@@ -75,11 +76,33 @@ fn exec_to_gate(prepared: &Prepared<'_>, pidfd: RawFd, namespaces: u64) -> Resul
     };
     set_session(prepared, console.map(|(_, terminal)| terminal))?;
     set_rlimits(prepared.process)?;
+    set_apparmor(&prepared.process.apparmor)?;
     if let Some(users) = prepared.users {
         enter(users)?;
     }
     become_user(prepared)?;
     Ok(console.map(|(master, _)| master))
+}
+
+/// Has the program started under a profile. Written by number: `self` is a link, and `write_proc` follows none.
+fn set_apparmor(profile: &CStr) -> Result<()> {
+    let failed = at(Stage::AppArmor, 0);
+    if profile.is_empty() {
+        return Ok(());
+    }
+    let mut words = mounts::Path::new();
+    words.push(b"exec ").and_then(|()| words.push(profile.to_bytes())).map_err(failed)?;
+    let write = |file: &[u8]| {
+        let mut path = mounts::Path::new();
+        path.push_number(sys::pid())?;
+        path.push(file)?;
+        sys::write_proc(path.as_c_str(), words.as_bytes())
+    };
+    // Kernels that have but one such module know only the older name.
+    match write(b"/attr/apparmor/exec") {
+        Err(Errno(libc::ENOENT)) => write(b"/attr/exec").map_err(failed),
+        result => result.map_err(failed),
+    }
 }
 
 /// Goes over into the Pod's user namespace; there it has every capability, and nothing outside.

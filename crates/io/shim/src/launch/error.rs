@@ -65,6 +65,7 @@ stages! {
     UserNamespace,
     /// A source whose file system cannot show it under other identities.
     MountMap,
+    AppArmor,
 }
 
 /// A failure as the child tells it: 12 bytes.
@@ -154,6 +155,7 @@ fn text(failed: &Failed, errno: Errno, process: &ProcessPlan, container: Option<
                 "failed to set MOUNT_ATTR_IDMAP on {source}: {errno} (maybe the filesystem used doesn't support idmap mounts on this kernel?)"
             ))
         }
+        Stage::AppArmor => format!("unable to apply apparmor profile {:?}: {errno}", lossy(&process.apparmor)),
         Stage::UserNamespace => format!("joining the Pod's user namespace: {errno}"),
         Stage::MountSource | Stage::Mount | Stage::MountTarget | Stage::MountAttach => mount(&errno.to_string()),
         Stage::MountOverProc | Stage::MountInProc => {

@@ -11,17 +11,17 @@ use std::os::fd::RawFd;
 type Result<T> = std::result::Result<T, Failed>;
 
 /// A path being put together on the stack.
-struct Path {
+pub(super) struct Path {
     bytes: [u8; libc::PATH_MAX as usize],
     len: usize,
 }
 
 impl Path {
-    fn new() -> Path {
+    pub(super) fn new() -> Path {
         Path { bytes: [0; libc::PATH_MAX as usize], len: 0 }
     }
 
-    fn push(&mut self, part: &[u8]) -> sys::Result<()> {
+    pub(super) fn push(&mut self, part: &[u8]) -> sys::Result<()> {
         if self.len + part.len() + 1 >= self.bytes.len() {
             return Err(Errno(libc::ENAMETOOLONG));
         }
@@ -36,11 +36,24 @@ impl Path {
         self.bytes[len] = 0;
     }
 
-    fn as_bytes(&self) -> &[u8] {
+    /// A positive number.
+    pub(super) fn push_number(&mut self, number: u32) -> sys::Result<()> {
+        let mut divisor = 1_000_000_000;
+        while divisor > 1 && number < divisor {
+            divisor /= 10;
+        }
+        while divisor > 0 {
+            self.push(&[b'0' + (number / divisor % 10) as u8])?;
+            divisor /= 10;
+        }
+        Ok(())
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 
-    fn as_c_str(&self) -> &CStr {
+    pub(super) fn as_c_str(&self) -> &CStr {
         // SAFETY: `push` and `truncate` keep a zero at `len`, and parts hold none.
         unsafe { CStr::from_bytes_with_nul_unchecked(&self.bytes[..=self.len]) }
     }
@@ -428,6 +441,15 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use std::os::fd::AsRawFd;
+
+    #[test]
+    fn numbers_are_written() {
+        for number in [0, 7, 10, 4_194_304, 999_999_999, u32::MAX] {
+            let mut path = Path::new();
+            path.push_number(number).unwrap();
+            assert_eq!(path.as_bytes(), number.to_string().as_bytes());
+        }
+    }
 
     /// CVE-2025-52565: `/dev/console` as a link to what must not be covered.
     #[test]

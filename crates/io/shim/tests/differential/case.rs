@@ -156,6 +156,7 @@ impl Case {
             tty: self.tty,
             columns: 0,
             rows: 0,
+            apparmor: CString::default(),
         };
         let default_devices = [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)];
         let mut devices: Vec<DevicePlan> = default_devices

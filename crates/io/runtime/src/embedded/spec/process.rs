@@ -2,7 +2,7 @@
 
 use super::super::sandbox::Sandbox;
 use super::users::Users;
-use super::{c_string, seccomp};
+use super::{c_string, labels, seccomp};
 use crate::types::{ContainerConfig, NamespaceMode, RuntimeError, SecurityContext};
 use images::ImageConfig;
 use shim::capabilities;
@@ -40,6 +40,7 @@ pub(super) fn plan(
         tty: config.tty,
         columns: 0,
         rows: 0,
+        apparmor: labels::apparmor(&config.security)?,
     })
 }
 
