@@ -34,7 +34,7 @@ pub(crate) fn run(request: &str) -> Result<()> {
     let children = std::thread::scope(|scope| {
         let start = |number| {
             let plan = plan(directory, number, &hierarchies, &format!("{group}/{number}"))?;
-            let launched = launch::create(&plan, stdio, None).map_err(|error| anyhow!("{}", error.text))?;
+            let launched = launch::create(&plan, stdio, None, None).map_err(|error| anyhow!("{}", error.text))?;
             launched.start(&plan.process).map_err(|error| anyhow!("{}", error.text))
         };
         let threads: Vec<_> = (0..containers).map(|number| scope.spawn(move || start(number))).collect();
