@@ -12,6 +12,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("/usr/sbin/runc", "runc"),
     ("/usr/bin/docker-registry", "docker-registry"),
     ("/usr/bin/skopeo", "skopeo"),
+    // jemalloc is built with it.
+    ("/usr/bin/make", "make"),
     ("/usr/sbin/nft", "nftables"),
     ("/usr/bin/python3", "python3"),
 ];
