@@ -4,6 +4,7 @@ use crate::api::Client;
 use crate::processes;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -154,19 +155,21 @@ impl Cluster {
 
     /// Creates `count` Pods of one container at once; the time until all run.
     pub(crate) async fn start_pods(&self, count: usize, mark: &str) -> Result<Duration> {
+        self.start((0..count).map(|number| self.pod(&format!("{mark}-{number}"), 1, mark)).collect()).await
+    }
+
+    /// Creates Pods at once; the time until all containers run.
+    pub(crate) async fn start(&self, pods: Vec<Value>) -> Result<Duration> {
         let path = self.path("pods");
         let mut watch = self.client.watch(&path).await?;
+        let mut waiting: BTreeSet<String> = pods.iter().map(|pod| pod["metadata"]["name"].to_string()).collect();
         let began = Instant::now();
-        let path = &path;
-        let creates =
-            (0..count).map(|n| async move { self.client.post(path, &self.pod(&format!("{mark}-{n}"), 1, mark)).await });
-        let creates = futures::future::try_join_all(creates);
+        let creates = futures::future::try_join_all(pods.iter().map(|pod| self.client.post(&path, pod)));
         let running = async {
-            let mut names = std::collections::BTreeSet::new();
-            while names.len() < count {
+            while !waiting.is_empty() {
                 let (_, pod) = watch.next().await?;
-                if of_mark(&pod, mark) && runs(&pod) {
-                    names.insert(pod["metadata"]["name"].to_string());
+                if runs(&pod) {
+                    waiting.remove(&pod["metadata"]["name"].to_string());
                 }
             }
             anyhow::Ok(())

@@ -5,6 +5,7 @@ mod pod;
 
 pub(crate) use pod::pod;
 
+use crate::processes;
 use crate::report::Figures;
 use anyhow::{Result, ensure};
 use std::io::{Read, Write};
@@ -54,6 +55,16 @@ pub(crate) fn fdatasync(directory: &Path, n: usize) -> Result<Figures> {
         Ok(ms(began.elapsed()))
     });
     Ok(Figures::of(times.collect::<Result<_>>()?))
+}
+
+/// The processor's time of a process that executes a small program, in ms.
+pub(crate) fn fork_and_exec(n: usize) -> Result<Figures> {
+    let used = || processes::cpu_seconds_with_children(std::process::id() as i32);
+    let before = used()?;
+    for _ in 0..n {
+        ensure!(Command::new("/bin/busybox").arg("true").status()?.success(), "busybox true failed");
+    }
+    Ok(Figures::one((used()? - before) * 1e3 / n as f64))
 }
 
 /// A program executed and a durable write.

@@ -19,6 +19,10 @@ impl Figures {
         Self(vec![value])
     }
 
+    pub(crate) fn map(self, change: impl Fn(f64) -> f64) -> Self {
+        Self::of(self.0.into_iter().map(change).collect())
+    }
+
     /// The value below which this part (0 to 1) of all lies.
     pub(crate) fn at(&self, part: f64) -> f64 {
         self.0[((self.0.len() - 1) as f64 * part).round() as usize]

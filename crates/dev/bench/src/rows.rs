@@ -2,6 +2,7 @@
 
 mod api;
 mod idle;
+mod life;
 mod pods;
 mod start;
 
@@ -41,6 +42,12 @@ pub(crate) const ALL: &[(&[&str], Measure)] = &[
     }),
     (&["Pods per second, 60 at once"], |b, r| Box::pin(pods::burst(b, &mut r[0], 60))),
     (&["Pods per second, 110 at once"], |b, r| Box::pin(pods::burst(b, &mut r[0], 110))),
+    (&["Pod of 20 containers, start of each"], |b, r| Box::pin(pods::many_containers(b, &mut r[0]))),
+    (&["exit of a container until a watcher has it, 110 Pods"], |b, r| Box::pin(life::exits(b, &mut r[0]))),
+    (&["CPU of 330 http and tcp probes per second, 110 Pods"], |b, r| Box::pin(life::probes(b, &mut r[0]))),
+    (&["CPU of an exec probe, 110 Pods"], |b, r| Box::pin(life::exec_probes(b, &mut r[0]))),
+    (&["change of a ConfigMap until its file has it"], |b, r| Box::pin(life::config_map(b, &mut r[0]))),
+    (&["what 1,000 Pods leave behind"], |b, r| Box::pin(life::left_behind(b, &mut r[0]))),
     (&["idle memory after 200 kubectl commands and 100 Pods", "idle CPU, of one core"], |b, r| {
         Box::pin(idle::rested(b, r))
     }),

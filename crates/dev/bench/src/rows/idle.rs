@@ -47,14 +47,7 @@ pub(super) async fn per_pod(bench: &Bench<'_>, row: &mut Row) -> Result<()> {
     let before = memory()?;
     let mark = "minkebenchmemory";
     cluster.start_pods(PODS, mark).await?;
-    let mut shims = 0.0;
-    for process in processes::with(mark)? {
-        let parent = processes::parent(process)?;
-        let name = std::fs::read_to_string(format!("/proc/{parent}/comm"))?;
-        if name.trim() == shim::NAME {
-            shims += processes::pss_mb(parent)?;
-        }
-    }
+    let shims = processes::shims(mark)?.into_iter().map(processes::pss_mb).sum::<Result<f64>>()?;
     row.minke = Some(Figures::one((shims + memory()? - before) / PODS as f64));
     Ok(())
 }

@@ -20,7 +20,7 @@ struct Lives {
 
 /// The clock of a start runs from the first byte of the request until a watcher sees all containers running; that of an
 /// end from the request until a watcher sees it deleted, when no process of its is left.
-async fn live(cluster: &Cluster, rounds: usize) -> Result<Lives> {
+async fn live(cluster: &Cluster, containers: usize, rounds: usize) -> Result<Lives> {
     let mark = "minkebenchlife";
     let path = cluster.path("pods");
     let mut watch = cluster.client.watch(&path).await?;
@@ -28,7 +28,7 @@ async fn live(cluster: &Cluster, rounds: usize) -> Result<Lives> {
     // The first round warms up the connections and the image.
     for round in 0..=rounds {
         let name = format!("{mark}-{round}");
-        let pod = cluster.pod(&name, 2, mark);
+        let pod = cluster.pod(&name, containers, mark);
         commits = 0;
         let began = Instant::now();
         let created = cluster.client.post(&path, &pod);
@@ -42,7 +42,7 @@ async fn live(cluster: &Cluster, rounds: usize) -> Result<Lives> {
             }
         };
         let (_, started) = tokio::try_join!(created, running)?;
-        cluster.hears(&name, 2).await?;
+        cluster.hears(&name, containers).await?;
         let own = format!("{path}/{name}");
         let began = Instant::now();
         let deleted = cluster.client.delete(&own);
@@ -69,7 +69,7 @@ pub(super) async fn lives(bench: &Bench<'_>, rows: &mut [Row]) -> Result<()> {
     let [start, gone] = rows else { bail!("two rows are wanted") };
     (start.goal, gone.goal) = ("p50 ≤ 3 × floor, p99 < 50", "< 50");
     let (_instance, cluster) = bench.instance()?;
-    let ours = live(&cluster, ROUNDS).await?;
+    let ours = live(&cluster, 2, ROUNDS).await?;
     (start.minke, gone.minke) = (Some(ours.starts), Some(ours.ends));
     start.floor = Some(floor::pod(bench.directory, 2, ours.commits, ROUNDS)?);
     for program in ["crun", "runc"] {
@@ -78,9 +78,23 @@ pub(super) async fn lives(bench: &Bench<'_>, rows: &mut [Row]) -> Result<()> {
     let podman = peers::podman(bench.directory, &bench.arguments.images, PEER_ROUNDS);
     beside(start, gone, ["podman kube play", "podman kube down"], podman);
     for (name, cluster) in bench.peers {
-        let theirs = live(cluster, PEER_ROUNDS).await.map(|lives| (lives.starts, lives.ends));
+        let theirs = live(cluster, 2, PEER_ROUNDS).await.map(|lives| (lives.starts, lives.ends));
         beside(start, gone, [name, name], theirs);
     }
+    Ok(())
+}
+
+/// What each of many containers costs, beside what each of two does.
+pub(super) async fn many_containers(bench: &Bench<'_>, row: &mut Row) -> Result<()> {
+    const ROUNDS: usize = 20;
+    row.goal = "≤ 2 × that of 2";
+    let (_instance, cluster) = bench.instance()?;
+    let each = async |containers: usize| {
+        let lives = live(&cluster, containers, ROUNDS).await?;
+        anyhow::Ok(lives.starts.map(|start| start / containers as f64))
+    };
+    row.minke = Some(each(20).await?);
+    row.floor = Some(each(2).await?);
     Ok(())
 }
 
