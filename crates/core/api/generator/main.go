@@ -2,6 +2,8 @@
 // types, their marker comments, and the discovery documents of a running upstream.
 //
 //	go run . -discovery DIR -openapi DIR -out FILE
+//
+// With -v3 DIR it writes the OpenAPI v3 documents of crates/io/apiserver/openapi/v3 as protobuf instead.
 package main
 
 import (
@@ -15,7 +17,12 @@ func main() {
 	discovery := flag.String("discovery", "", "directory of discovery documents: api.json, apis.json, api_v1.json, apis_GROUP_VERSION.json")
 	openapi := flag.String("openapi", "", "directory of OpenAPI documents: v2.json.gz (used to check the table)")
 	out := flag.String("out", "", "file to write")
+	v3 := flag.String("v3", "", "directory of OpenAPI v3 documents in JSON, to be written as protobuf beside")
 	flag.Parse()
+	if *v3 != "" {
+		writeProtobuf(*v3)
+		return
+	}
 	if *discovery == "" || *out == "" {
 		flag.Usage()
 		os.Exit(2)

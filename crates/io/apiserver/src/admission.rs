@@ -25,6 +25,7 @@ pub use service_account::waits_for;
 use crate::authentication::User;
 use crate::authorization::Authorizer;
 use crate::lookup::{GroupResource, Lookup};
+use crate::metrics::Times;
 use crate::refusal::Refusal;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -59,6 +60,8 @@ pub struct Request<'a> {
     pub old: Option<&'a Value>,
     pub dry_run: bool,
     pub lookup: &'a dyn Lookup,
+    /// Where the plug-ins' durations are kept.
+    pub times: &'a Times,
     /// For plug-ins that ask what the user may do.
     pub authorizer: &'a Authorizer,
     pub now: Timestamp,
@@ -102,19 +105,28 @@ impl Request<'_> {
 /// # Errors
 /// The first plug-in's refusal.
 pub fn mutate(request: &Request<'_>, new: &mut Value) -> Result<Vec<String>, Refusal> {
-    namespace_lifecycle::check(request, new)?;
+    let mut laps = request.times.laps("admit", request.operation);
+    laps.judged("NamespaceLifecycle", namespace_lifecycle::check(request, new))?;
     limit_ranger::mutate(request, new);
-    service_account::mutate(request, new)?;
-    node_restriction::check(request, new)?;
+    laps.done("LimitRanger");
+    laps.judged("ServiceAccount", service_account::mutate(request, new))?;
+    laps.judged("NodeRestriction", node_restriction::check(request, new))?;
     taint_nodes::mutate(request, new);
-    priority::mutate(request, new)?;
+    laps.done("TaintNodesByCondition");
+    laps.judged("Priority", priority::mutate(request, new))?;
     default_toleration_seconds::mutate(request, new);
+    laps.done("DefaultTolerationSeconds");
     default_classes::storage(request, new);
+    laps.done("DefaultStorageClass");
     object_in_use::mutate(request, new);
-    runtime_class::mutate(request, new)?;
+    laps.done("StorageObjectInUseProtection");
+    laps.judged("RuntimeClass", runtime_class::mutate(request, new))?;
     certificates::mutate(request, new);
+    laps.done("CertificateSigning");
     default_classes::ingress(request, new);
+    laps.done("DefaultIngressClass");
     topology_labels::mutate(request, new);
+    laps.done("PodTopologyLabels");
     Ok(Vec::new())
 }
 
@@ -123,14 +135,15 @@ pub fn mutate(request: &Request<'_>, new: &mut Value) -> Result<Vec<String>, Ref
 /// # Errors
 /// The first plug-in's refusal.
 pub fn validate(request: &Request<'_>, new: &Value) -> Result<Vec<String>, Refusal> {
-    limit_ranger::validate(request, new)?;
-    service_account::validate(request, new)?;
-    let warnings = pod_security::validate(request, new)?;
-    priority::validate(request, new)?;
-    owner_references::validate(request, new)?;
-    runtime_class::validate(request, new)?;
-    pod_resize::validate(request, new)?;
-    certificates::validate(request, new)?;
+    let mut laps = request.times.laps("validate", request.operation);
+    laps.judged("LimitRanger", limit_ranger::validate(request, new))?;
+    laps.judged("ServiceAccount", service_account::validate(request, new))?;
+    let warnings = laps.judged("PodSecurity", pod_security::validate(request, new))?;
+    laps.judged("Priority", priority::validate(request, new))?;
+    laps.judged("OwnerReferencesPermissionEnforcement", owner_references::validate(request, new))?;
+    laps.judged("RuntimeClass", runtime_class::validate(request, new))?;
+    laps.judged("PodResize", pod_resize::validate(request, new))?;
+    laps.judged("CertificateSigning", certificates::validate(request, new))?;
     Ok(warnings)
 }
 

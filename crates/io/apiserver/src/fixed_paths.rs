@@ -45,7 +45,7 @@ pub(crate) async fn answer(
     match path {
         "/" => Ok(root(&accept)),
         "/version" | "/version/" => tree(&accept, version()),
-        "/metrics" => Ok(metrics(server)),
+        "/metrics" => Ok(response(200, METRICS_TYPE, server.metrics.text(server))),
         "/metrics/slis" => Ok(response(200, METRICS_TYPE, &b""[..])),
         "/openid/v1/jwks" => keys(server, &accept),
         "/.well-known/openid-configuration" => {
@@ -68,22 +68,6 @@ pub(crate) async fn answer(
 }
 
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
-
-/// What is counted so far: the objects of each resource.
-fn metrics(server: &ApiServer) -> Response<Body> {
-    use std::fmt::Write;
-    let mut out = String::from(
-        "# HELP apiserver_resource_objects [STABLE] Number of stored objects at the time of last check split by kind.\n# TYPE apiserver_resource_objects gauge\n",
-    );
-    for (resource, count) in server.caches.counts() {
-        let _ = writeln!(
-            out,
-            "apiserver_resource_objects{{group=\"{}\",resource=\"{}\"}} {count}",
-            resource.group, resource.plural
-        );
-    }
-    response(200, METRICS_TYPE, out)
-}
 
 /// The key set is served in one media type of its own, which upstream insists on.
 fn keys(server: &ApiServer, accept: &str) -> Result<Response<Body>> {

@@ -24,6 +24,7 @@ pub mod http;
 mod initial_objects;
 pub mod lookup;
 mod managed_fields;
+pub mod metrics;
 pub mod missing_controllers;
 mod negotiate;
 mod paging;

@@ -7,6 +7,7 @@ use crate::body::Body;
 use crate::cache::Caches;
 use crate::call::{Answer, Call};
 use crate::errors::{self, Result};
+use crate::metrics::Metrics;
 use crate::negotiate::{self, Conversions};
 use crate::query::{self, Query};
 use crate::request::RequestInfo;
@@ -55,6 +56,7 @@ pub struct ApiServer {
     pub(crate) kubelet_client: Option<Arc<rustls::ClientConfig>>,
     pub(crate) advertised_address: String,
     pub(crate) services: crate::service_addresses::Allocator,
+    pub(crate) metrics: Metrics,
     controllers: Vec<&'static str>,
     feed_from: u64,
     stopping: watch::Sender<bool>,
@@ -83,6 +85,7 @@ impl ApiServer {
             kubelet_client: config.kubelet_client,
             advertised_address: config.advertised_address,
             services,
+            metrics: Metrics::default(),
             controllers: config.controllers,
             feed_from,
             stopping: watch::Sender::new(false),
@@ -192,11 +195,9 @@ impl ApiServer {
         if let Some(text) = deprecated(resource) {
             call.warn(text);
         }
-        let result = dispatch(&call).await;
-        let mut response = match result {
-            Ok(response) => response,
-            Err(refusal) => respond::refuse(&refusal, call.header("accept")),
-        };
+        let answered =
+            async { dispatch(&call).await.unwrap_or_else(|refusal| respond::refuse(&refusal, call.header("accept"))) };
+        let mut response = self.metrics.measured(&call, answered).await;
         add_warnings(response.headers_mut(), &call.take_warnings());
         Ok(response)
     }
@@ -335,6 +336,7 @@ pub(crate) fn admission_request<'a>(
         old,
         dry_run,
         lookup: &call.server.caches,
+        times: &call.server.metrics.admission,
         authorizer: &call.server.authorizer,
         now: call.now,
         random: call.server.world.random(),

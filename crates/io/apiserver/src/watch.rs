@@ -19,6 +19,7 @@ use http::{HeaderValue, header};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -215,6 +216,7 @@ struct Frames {
     resource: &'static Resource,
     form: Negotiated,
     table: Option<TableFrames>,
+    sent: Arc<AtomicU64>,
 }
 
 struct TableFrames {
@@ -233,7 +235,13 @@ impl Frames {
             }
             _ => None,
         };
-        Ok(Self { server: call.server.shared(), resource: call.resource, form: form.clone(), table })
+        Ok(Self {
+            server: call.server.shared(),
+            resource: call.resource,
+            form: form.clone(),
+            table,
+            sent: call.server.metrics.watch_events(call),
+        })
     }
 
     fn content_type(&self) -> String {
@@ -244,6 +252,7 @@ impl Frames {
     }
 
     fn encode(&mut self, step: &Step) -> Bytes {
+        self.sent.fetch_add(1, Ordering::Relaxed);
         let (name, object) = match step {
             Step::Added(object) => ("ADDED", object),
             Step::Modified(object) => ("MODIFIED", object),

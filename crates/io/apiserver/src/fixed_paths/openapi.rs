@@ -16,65 +16,83 @@ static V2_JSON: &[u8] = include_bytes!("../../openapi/v2.json.gz");
 static V2_PROTOBUF: &[u8] = include_bytes!("../../openapi/v2.pb.gz");
 static V3_INDEX: &[u8] = include_bytes!("../../openapi/v3-index.json.gz");
 
-/// Path below `/openapi/v3/`, slashes as `_` and dots as `-`, to document.
-#[rustfmt::skip]
-static V3: &[(&str, &[u8])] = &[
-    ("-well-known_openid-configuration", include_bytes!("../../openapi/v3/-well-known_openid-configuration.json.gz")),
-    ("api", include_bytes!("../../openapi/v3/api.json.gz")),
-    ("api_v1", include_bytes!("../../openapi/v3/api_v1.json.gz")),
-    ("apis", include_bytes!("../../openapi/v3/apis.json.gz")),
-    ("apis_admissionregistration-k8s-io", include_bytes!("../../openapi/v3/apis_admissionregistration-k8s-io.json.gz")),
-    ("apis_admissionregistration-k8s-io_v1", include_bytes!("../../openapi/v3/apis_admissionregistration-k8s-io_v1.json.gz")),
-    ("apis_apiextensions-k8s-io", include_bytes!("../../openapi/v3/apis_apiextensions-k8s-io.json.gz")),
-    ("apis_apiextensions-k8s-io_v1", include_bytes!("../../openapi/v3/apis_apiextensions-k8s-io_v1.json.gz")),
-    ("apis_apiregistration-k8s-io", include_bytes!("../../openapi/v3/apis_apiregistration-k8s-io.json.gz")),
-    ("apis_apiregistration-k8s-io_v1", include_bytes!("../../openapi/v3/apis_apiregistration-k8s-io_v1.json.gz")),
-    ("apis_apps", include_bytes!("../../openapi/v3/apis_apps.json.gz")),
-    ("apis_apps_v1", include_bytes!("../../openapi/v3/apis_apps_v1.json.gz")),
-    ("apis_authentication-k8s-io", include_bytes!("../../openapi/v3/apis_authentication-k8s-io.json.gz")),
-    ("apis_authentication-k8s-io_v1", include_bytes!("../../openapi/v3/apis_authentication-k8s-io_v1.json.gz")),
-    ("apis_authorization-k8s-io", include_bytes!("../../openapi/v3/apis_authorization-k8s-io.json.gz")),
-    ("apis_authorization-k8s-io_v1", include_bytes!("../../openapi/v3/apis_authorization-k8s-io_v1.json.gz")),
-    ("apis_autoscaling", include_bytes!("../../openapi/v3/apis_autoscaling.json.gz")),
-    ("apis_autoscaling_v1", include_bytes!("../../openapi/v3/apis_autoscaling_v1.json.gz")),
-    ("apis_autoscaling_v2", include_bytes!("../../openapi/v3/apis_autoscaling_v2.json.gz")),
-    ("apis_batch", include_bytes!("../../openapi/v3/apis_batch.json.gz")),
-    ("apis_batch_v1", include_bytes!("../../openapi/v3/apis_batch_v1.json.gz")),
-    ("apis_certificates-k8s-io", include_bytes!("../../openapi/v3/apis_certificates-k8s-io.json.gz")),
-    ("apis_certificates-k8s-io_v1", include_bytes!("../../openapi/v3/apis_certificates-k8s-io_v1.json.gz")),
-    ("apis_coordination-k8s-io", include_bytes!("../../openapi/v3/apis_coordination-k8s-io.json.gz")),
-    ("apis_coordination-k8s-io_v1", include_bytes!("../../openapi/v3/apis_coordination-k8s-io_v1.json.gz")),
-    ("apis_discovery-k8s-io", include_bytes!("../../openapi/v3/apis_discovery-k8s-io.json.gz")),
-    ("apis_discovery-k8s-io_v1", include_bytes!("../../openapi/v3/apis_discovery-k8s-io_v1.json.gz")),
-    ("apis_events-k8s-io", include_bytes!("../../openapi/v3/apis_events-k8s-io.json.gz")),
-    ("apis_events-k8s-io_v1", include_bytes!("../../openapi/v3/apis_events-k8s-io_v1.json.gz")),
-    ("apis_flowcontrol-apiserver-k8s-io", include_bytes!("../../openapi/v3/apis_flowcontrol-apiserver-k8s-io.json.gz")),
-    ("apis_flowcontrol-apiserver-k8s-io_v1", include_bytes!("../../openapi/v3/apis_flowcontrol-apiserver-k8s-io_v1.json.gz")),
-    ("apis_networking-k8s-io", include_bytes!("../../openapi/v3/apis_networking-k8s-io.json.gz")),
-    ("apis_networking-k8s-io_v1", include_bytes!("../../openapi/v3/apis_networking-k8s-io_v1.json.gz")),
-    ("apis_node-k8s-io", include_bytes!("../../openapi/v3/apis_node-k8s-io.json.gz")),
-    ("apis_node-k8s-io_v1", include_bytes!("../../openapi/v3/apis_node-k8s-io_v1.json.gz")),
-    ("apis_policy", include_bytes!("../../openapi/v3/apis_policy.json.gz")),
-    ("apis_policy_v1", include_bytes!("../../openapi/v3/apis_policy_v1.json.gz")),
-    ("apis_rbac-authorization-k8s-io", include_bytes!("../../openapi/v3/apis_rbac-authorization-k8s-io.json.gz")),
-    ("apis_rbac-authorization-k8s-io_v1", include_bytes!("../../openapi/v3/apis_rbac-authorization-k8s-io_v1.json.gz")),
-    ("apis_resource-k8s-io", include_bytes!("../../openapi/v3/apis_resource-k8s-io.json.gz")),
-    ("apis_resource-k8s-io_v1", include_bytes!("../../openapi/v3/apis_resource-k8s-io_v1.json.gz")),
-    ("apis_scheduling-k8s-io", include_bytes!("../../openapi/v3/apis_scheduling-k8s-io.json.gz")),
-    ("apis_scheduling-k8s-io_v1", include_bytes!("../../openapi/v3/apis_scheduling-k8s-io_v1.json.gz")),
-    ("apis_storage-k8s-io", include_bytes!("../../openapi/v3/apis_storage-k8s-io.json.gz")),
-    ("apis_storage-k8s-io_v1", include_bytes!("../../openapi/v3/apis_storage-k8s-io_v1.json.gz")),
-    ("apis_storagemigration-k8s-io", include_bytes!("../../openapi/v3/apis_storagemigration-k8s-io.json.gz")),
-    ("apis_storagemigration-k8s-io_v1", include_bytes!("../../openapi/v3/apis_storagemigration-k8s-io_v1.json.gz")),
-    ("openid_v1_jwks", include_bytes!("../../openapi/v3/openid_v1_jwks.json.gz")),
-    ("version", include_bytes!("../../openapi/v3/version.json.gz")),
+/// A document of OpenAPI v3 in both its forms (protobuf is made of the JSON by `crates/core/api/generator`).
+struct Document {
+    /// The path below `/openapi/v3/`, slashes as `_` and dots as `-`.
+    name: &'static str,
+    json: &'static [u8],
+    protobuf: &'static [u8],
+}
+
+macro_rules! v3 {
+    ($name:literal) => {
+        Document {
+            name: $name,
+            json: include_bytes!(concat!("../../openapi/v3/", $name, ".json.gz")),
+            protobuf: include_bytes!(concat!("../../openapi/v3/", $name, ".pb.gz")),
+        }
+    };
+}
+
+static V3: &[Document] = &[
+    v3!("-well-known_openid-configuration"),
+    v3!("api"),
+    v3!("api_v1"),
+    v3!("apis"),
+    v3!("apis_admissionregistration-k8s-io"),
+    v3!("apis_admissionregistration-k8s-io_v1"),
+    v3!("apis_apiextensions-k8s-io"),
+    v3!("apis_apiextensions-k8s-io_v1"),
+    v3!("apis_apiregistration-k8s-io"),
+    v3!("apis_apiregistration-k8s-io_v1"),
+    v3!("apis_apps"),
+    v3!("apis_apps_v1"),
+    v3!("apis_authentication-k8s-io"),
+    v3!("apis_authentication-k8s-io_v1"),
+    v3!("apis_authorization-k8s-io"),
+    v3!("apis_authorization-k8s-io_v1"),
+    v3!("apis_autoscaling"),
+    v3!("apis_autoscaling_v1"),
+    v3!("apis_autoscaling_v2"),
+    v3!("apis_batch"),
+    v3!("apis_batch_v1"),
+    v3!("apis_certificates-k8s-io"),
+    v3!("apis_certificates-k8s-io_v1"),
+    v3!("apis_coordination-k8s-io"),
+    v3!("apis_coordination-k8s-io_v1"),
+    v3!("apis_discovery-k8s-io"),
+    v3!("apis_discovery-k8s-io_v1"),
+    v3!("apis_events-k8s-io"),
+    v3!("apis_events-k8s-io_v1"),
+    v3!("apis_flowcontrol-apiserver-k8s-io"),
+    v3!("apis_flowcontrol-apiserver-k8s-io_v1"),
+    v3!("apis_networking-k8s-io"),
+    v3!("apis_networking-k8s-io_v1"),
+    v3!("apis_node-k8s-io"),
+    v3!("apis_node-k8s-io_v1"),
+    v3!("apis_policy"),
+    v3!("apis_policy_v1"),
+    v3!("apis_rbac-authorization-k8s-io"),
+    v3!("apis_rbac-authorization-k8s-io_v1"),
+    v3!("apis_resource-k8s-io"),
+    v3!("apis_resource-k8s-io_v1"),
+    v3!("apis_scheduling-k8s-io"),
+    v3!("apis_scheduling-k8s-io_v1"),
+    v3!("apis_storage-k8s-io"),
+    v3!("apis_storage-k8s-io_v1"),
+    v3!("apis_storagemigration-k8s-io"),
+    v3!("apis_storagemigration-k8s-io_v1"),
+    v3!("openid_v1_jwks"),
+    v3!("version"),
 ];
+
+const V3_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
 
 pub(super) fn answer(path: &str, query: &Query, headers: &HeaderMap, accept: &str) -> Result<Response<Body>> {
     let gzip = header(headers, "accept-encoding").contains("gzip");
     match path.trim_end_matches('/') {
         "v2" => v2(accept, gzip),
-        "v3" => document(V3_INDEX, "text/plain; charset=utf-8", gzip),
+        "v3" => packed(V3_INDEX, "text/plain; charset=utf-8", gzip),
         path => v3(path.strip_prefix("v3/").ok_or_else(errors::page_not_found)?, query, accept, gzip),
     }
 }
@@ -82,31 +100,36 @@ pub(super) fn answer(path: &str, query: &Query, headers: &HeaderMap, accept: &st
 fn v2(accept: &str, gzip: bool) -> Result<Response<Body>> {
     for clause in negotiate::clauses(accept) {
         match clause.media_type.as_str() {
-            "application/json" | "*/*" | "application/*" => return document(V2_JSON, "application/json", gzip),
+            "application/json" | "*/*" | "application/*" => return packed(V2_JSON, "application/json", gzip),
             "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
             | "application/com.github.proto-openapi.spec.v2.v1.0+protobuf" => {
-                return document(V2_PROTOBUF, "application/com.github.proto-openapi.spec.v2.v1.0+protobuf", gzip);
+                return packed(V2_PROTOBUF, "application/com.github.proto-openapi.spec.v2.v1.0+protobuf", gzip);
             }
             _ => {}
         }
     }
-    if accept.trim().is_empty() { document(V2_JSON, "application/json", gzip) } else { Ok(not_acceptable()) }
+    if accept.trim().is_empty() { packed(V2_JSON, "application/json", gzip) } else { Ok(not_acceptable()) }
 }
 
 fn v3(path: &str, query: &Query, accept: &str, gzip: bool) -> Result<Response<Body>> {
     let key = path.replace('/', "_").replace('.', "-");
-    let Some((_, bytes)) = V3.iter().find(|(name, _)| *name == key) else {
+    let Some(document) = V3.iter().find(|document| document.name == key) else {
         return Ok(empty(404));
     };
-    let json = accept.trim().is_empty()
-        || negotiate::clauses(accept)
-            .iter()
-            .any(|c| matches!(c.media_type.as_str(), "application/json" | "*/*" | "application/*"));
-    if !json {
-        return Ok(not_acceptable());
-    }
+    let chosen = negotiate::clauses(accept).iter().find_map(|clause| match clause.media_type.as_str() {
+        "application/json" | "*/*" | "application/*" => Some((document.json, "application/json")),
+        "application/com.github.proto-openapi.spec.v3@v1.0+protobuf" | V3_PROTOBUF => {
+            Some((document.protobuf, V3_PROTOBUF))
+        }
+        _ => None,
+    });
+    let (bytes, content_type) = match chosen {
+        Some(chosen) => chosen,
+        None if accept.trim().is_empty() => (document.json, "application/json"),
+        None => return Ok(not_acceptable()),
+    };
     let hash = query.get("hash");
-    let mut answer = document(bytes, "application/json", gzip)?;
+    let mut answer = packed(bytes, content_type, gzip)?;
     if !hash.is_empty() {
         // The hash names the content; clients may keep it for ever. Another hash leads to the right one.
         let right = hash_of(path)?;
@@ -141,7 +164,7 @@ fn empty(code: u16) -> Response<Body> {
     answer
 }
 
-fn document(packed: &'static [u8], content_type: &str, gzip: bool) -> Result<Response<Body>> {
+fn packed(packed: &'static [u8], content_type: &str, gzip: bool) -> Result<Response<Body>> {
     let bytes = if gzip { bytes::Bytes::from_static(packed) } else { unpack(packed)?.into() };
     let mut answer = response(200, content_type, bytes);
     answer.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding, Accept"));

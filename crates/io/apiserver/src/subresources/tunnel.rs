@@ -30,7 +30,9 @@ pub(super) fn answer(call: &Call<'_>, mut from_kubelet: Response<Incoming>) -> R
     // The handle is cloned out of the lock and awaited by the task that ties the two.
     let client = client.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let node = hyper::upgrade::on(&mut from_kubelet);
+    let open = call.server.metrics.long_running(call);
     call.server.spawn(async move {
+        let _until_the_end = open;
         let (Ok(client), Ok(node)) = tokio::join!(client, node) else {
             return;
         };
