@@ -5,8 +5,10 @@ use anyhow::{Result, bail};
 use client::remote::Remote;
 use client::transport::ListQuery;
 use client::typed::{Client, decode, target};
+use futures::AsyncReadExt;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 
 /// Prints it; true when nothing is wrong.
@@ -17,7 +19,8 @@ pub async fn run(arguments: &Why) -> Result<bool> {
     let of_environment = std::env::var_os("KUBECONFIG").map(PathBuf::from);
     let default = arguments.instance.data_dir.join("admin.kubeconfig");
     let kubeconfig = arguments.kubeconfig.clone().or(of_environment).unwrap_or(default);
-    let client = Client::new(Arc::new(Remote::from_kubeconfig(&kubeconfig).await?));
+    let remote = Arc::new(Remote::from_kubeconfig(&kubeconfig).await?);
+    let client = Client::new(remote.clone());
     let pod = client.get::<Pod>(&arguments.namespace, name).await?;
     let query = ListQuery {
         target: target::<Event>(&arguments.namespace, ""),
@@ -30,7 +33,11 @@ pub async fn run(arguments: &Why) -> Result<bool> {
         events.push((*decode::<Event>(object)?).clone());
     }
     events.sort_by_key(|event| event.last_timestamp.clone().map(|time| time.0));
-    match explain::pod::explain(&pod, &events) {
+    let mut cause = explain::pod::explain(&pod, &events);
+    if cause.is_none() && is_minke(&remote).await? {
+        cause = explain::pod::unheeded(&pod);
+    }
+    match cause {
         Some(cause) => {
             println!("{}", cause.what);
             for evidence in cause.evidence {
@@ -45,4 +52,12 @@ pub async fn run(arguments: &Why) -> Result<bool> {
             Ok(true)
         }
     }
+}
+
+/// Whether the server is one of ours, by its own word.
+async fn is_minke(remote: &Remote) -> Result<bool> {
+    let mut version = String::new();
+    pin!(remote.stream("/version").await?).read_to_string(&mut version).await?;
+    let version: serde_json::Value = serde_json::from_str(&version)?;
+    Ok(version["gitVersion"].as_str().is_some_and(|version| version.ends_with("+minke")))
 }

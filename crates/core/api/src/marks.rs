@@ -5,9 +5,10 @@ use serde_json::Value;
 use std::sync::LazyLock;
 
 struct Line {
+    /// With its group behind a space, if it is not of the core group; with a subresource, if it is about that.
     kind: &'static str,
     pattern: Vec<&'static str>,
-    /// `honoured`, `refused` or `warned`.
+    /// `honoured`, `refused`, `warned` or `whole`.
     mark: &'static str,
     /// The file that does it, below `crates/`; of what is warned, why nothing comes of it.
     what: &'static str,
@@ -37,35 +38,52 @@ fn names(wanted: &str, name: &str) -> bool {
     }
 }
 
-/// A `Warning:` for each field of a core kind that is set and that nobody acts upon, in the order of the table. `object`
-/// is as its writer sent it: what admission adds is nobody's wish.
-pub fn warnings(kind: &str, object: &Value) -> Vec<String> {
-    let mut warnings = Vec::new();
-    for line in LINES.iter().filter(|line| line.kind == kind && line.mark == "warned") {
-        let end = line.pattern.iter().position(|name| *name == "**").unwrap_or(line.pattern.len());
-        let mut paths = Vec::new();
-        set_at(object, &line.pattern[..end], String::new(), &mut paths);
-        let told = |path| format!("{path}: stored, but minke does not act on it yet: {}", line.what);
-        warnings.extend(paths.into_iter().map(told));
-    }
-    warnings
+/// A field that nobody acts upon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unheeded {
+    /// `spec.tolerations[1].tolerationSeconds`
+    pub path: String,
+    pub why: &'static str,
 }
 
-/// The paths of what is set under a pattern; lists are told by index.
-fn set_at(value: &Value, pattern: &[&str], path: String, found: &mut Vec<String>) {
-    if let Value::Array(items) = value {
+/// The fields of a core kind that are set, or are not as in `old`, and that nobody acts upon, in the order of the table.
+/// `object` is as its writer sent it: what admission adds is nobody's wish. `of` names the kind and, where the write goes to
+/// one, its subresource: `Pod/resize`.
+pub fn unheeded(of: &str, object: &Value, old: Option<&Value>) -> Vec<Unheeded> {
+    let mut all = Vec::new();
+    for line in LINES.iter().filter(|line| line.kind == of && line.mark == "warned") {
+        let end = line.pattern.iter().position(|name| *name == "**").unwrap_or(line.pattern.len());
+        let mut found = Vec::new();
+        set_at(object, &line.pattern[..end], String::new(), &mut found);
+        let mut known = Vec::new();
+        if let Some(old) = old {
+            set_at(old, &line.pattern[..end], String::new(), &mut known);
+        }
+        found.retain(|new| !known.contains(new));
+        all.extend(found.into_iter().map(|(path, _)| Unheeded { path, why: line.what }));
+    }
+    all
+}
+
+/// The paths and values of what is set under a pattern; lists are told by index.
+fn set_at<'a>(value: &'a Value, pattern: &[&str], path: String, found: &mut Vec<(String, &'a Value)>) {
+    if let Value::Array(items) = value
+        && !pattern.is_empty()
+    {
         for (at, item) in items.iter().enumerate() {
-            if pattern.is_empty() {
-                found.push(path);
-                return;
-            }
             set_at(item, pattern, format!("{path}[{at}]"), found);
         }
         return;
     }
     let Some((wanted, rest)) = pattern.split_first() else {
-        if !value.is_null() && *value != Value::Object(serde_json::Map::new()) {
-            found.push(path);
+        let empty = match value {
+            Value::Null => true,
+            Value::Object(map) => map.is_empty(),
+            Value::Array(items) => items.is_empty(),
+            _ => false,
+        };
+        if !empty {
+            found.push((path, value));
         }
         return;
     };
@@ -116,7 +134,9 @@ mod tests {
     }
 
     fn all_paths(kind: &str) -> Vec<Vec<&'static str>> {
-        let of = table::type_of("", "v1", kind).unwrap();
+        let (kind, group) = kind.split_once(' ').unwrap_or((kind, ""));
+        let kind = kind.split('/').next().unwrap();
+        let of = table::type_of(group, "v1", kind).unwrap();
         let mut all = Vec::new();
         paths(of, &[], &[of], &mut all);
         all.retain(|path| !matches!(path[0], "kind" | "apiVersion" | "metadata" | "status"));
@@ -126,6 +146,8 @@ mod tests {
     fn kinds() -> Vec<&'static str> {
         let mut kinds: Vec<&str> = LINES.iter().map(|line| line.kind).collect();
         kinds.dedup();
+        // Of a subresource only what changes there is marked.
+        kinds.retain(|kind| !kind.contains('/'));
         kinds
     }
 
@@ -150,7 +172,7 @@ mod tests {
             assert!(used, "{} {}: no field", line.kind, line.pattern.join("."));
             match line.mark {
                 "honoured" | "refused" => assert!(crates.join(line.what).is_file(), "{} is not there", line.what),
-                mark => assert!(mark == "warned" && !line.what.is_empty(), "{mark}"),
+                mark => assert!(matches!(mark, "warned" | "whole") && !line.what.is_empty(), "{mark}"),
             }
         }
     }
@@ -176,14 +198,27 @@ mod tests {
             ],
             "tolerations": [{"key": "k"}, {"key": "l", "tolerationSeconds": 3}],
         }});
+        let told = |old: Option<&Value>| -> Vec<String> {
+            unheeded("Pod", &pod, old).into_iter().map(|u| format!("{}: {}", u.path, u.why)).collect()
+        };
         expect_test::expect![[r#"
-            spec.containers[0].securityContext.seLinuxOptions: stored, but minke does not act on it yet: no SELinux label is applied
-            spec.hostUsers: stored, but minke does not act on it yet: Pods get no user namespace of their own
-            spec.tolerations[1].tolerationSeconds: stored, but minke does not act on it yet: no Pod is evicted for a taint"#]]
-        .assert_eq(&warnings("Pod", &pod).join("\n"));
-        assert_eq!(
-            warnings("Pod", &json!({"spec": {"containers": [{"name": "a", "image": "b"}]}})),
-            Vec::<String>::new()
-        );
+            spec.containers[0].securityContext.seLinuxOptions: no SELinux label is applied
+            spec.hostUsers: Pods get no user namespace of their own
+            spec.tolerations[1].tolerationSeconds: no Pod is evicted for a taint"#]]
+        .assert_eq(&told(None).join("\n"));
+        let mut old = pod.clone();
+        old["spec"]["hostUsers"] = true.into();
+        assert_eq!(told(Some(&old)), ["spec.hostUsers: Pods get no user namespace of their own"]);
+        assert_eq!(told(Some(&pod)), Vec::<String>::new());
+        let plain = json!({"spec": {"containers": [{"name": "a", "image": "b"}]}});
+        assert_eq!(unheeded("Pod", &plain, None), []);
+    }
+
+    #[test]
+    fn a_resize_that_nobody_carries_out_warns() {
+        let pod = |cpu: &str| json!({"spec": {"containers": [{"name": "a", "resources": {"requests": {"cpu": cpu}}}]}});
+        assert_eq!(unheeded("Pod/resize", &pod("1"), Some(&pod("1"))), []);
+        let told = unheeded("Pod/resize", &pod("2"), Some(&pod("1")));
+        assert_eq!(told[0].path, "spec.containers[0].resources");
     }
 }

@@ -5,10 +5,12 @@ mod exits;
 mod image;
 mod scheduling;
 mod start;
+mod unheeded;
 mod volumes;
 
 use crate::Cause;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Event, Pod};
+pub use unheeded::unheeded;
 
 /// A rule sees the Pod and its events, oldest first.
 type Rule = fn(&Pod, &[Event]) -> Option<Cause>;

@@ -206,13 +206,19 @@ pub(crate) fn refuse_invalid(call: &Call<'_>, name: &str, found: &ErrorList) -> 
     Err(errors::invalid(call.kind_group(), call.resource.kind, name, found))
 }
 
-/// Fields of the request that nobody acts upon are told; on an update those that are new.
+/// Fields of the request that nobody acts upon are told; on an update those that are new or others.
 pub(crate) fn warn_unheeded(call: &Call<'_>, new: &Value, old: Option<&Value>) {
-    if call.resource.group.is_empty() {
-        let known = old.map_or_else(Vec::new, |old| api::marks::warnings(call.resource.kind, old));
-        let mut found = api::marks::warnings(call.resource.kind, new);
-        found.retain(|warning| !known.contains(warning));
-        call.warn_all(found);
+    if !call.resource.group.is_empty() {
+        return;
+    }
+    let tell = |of: &str| {
+        for field in api::marks::unheeded(of, new, old) {
+            call.warn(format!("{}: stored, but minke does not act on it yet: {}", field.path, field.why));
+        }
+    };
+    tell(call.resource.kind);
+    if let Some(subresource) = call.subresource {
+        tell(&format!("{}/{}", call.resource.kind, subresource.name));
     }
 }
 

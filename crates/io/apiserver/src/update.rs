@@ -167,6 +167,7 @@ fn prepare(
         // A status brings no warnings about the rest.
         call.warn_all((rules.warnings)(&new, Some(old)));
         create::warn_unheeded(call, &new, Some(old));
+        create::warn_missing_controller(call);
     }
     call.warn_all(admission::validate(&request, &new)?);
     if !strategy.main {

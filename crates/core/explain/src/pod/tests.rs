@@ -1,7 +1,7 @@
 //! The table of cases.
 #![allow(clippy::unwrap_used)]
 
-use super::explain;
+use super::{explain, unheeded};
 use expect_test::{Expect, expect};
 use k8s_openapi::api::core::v1::Event;
 use serde_json::{Value, json};
@@ -149,4 +149,16 @@ fn nodes_and_volumes() {
         Fix: create it in the Pod's namespace, or mark the volume `optional: true`
     "#]],
     );
+}
+
+#[test]
+fn fields_without_effect_are_told_and_defaults_are_not() {
+    let pod = |spec: Value| serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).unwrap();
+    let containers = json!([{"name": "a", "securityContext": {"seLinuxOptions": {"level": "s0"}}}]);
+    let defaults = json!([
+        {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300},
+    ]);
+    let cause = unheeded(&pod(json!({"containers": containers, "tolerations": defaults}))).unwrap();
+    assert_eq!(cause.what, "minke does not act on `spec.containers[0].securityContext.seLinuxOptions`");
+    assert_eq!(unheeded(&pod(json!({"containers": [{"name": "a"}], "tolerations": defaults}))), None);
 }
