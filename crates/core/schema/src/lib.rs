@@ -3,6 +3,7 @@
 //! Pure: no clock, no files, no tasks. Built-in kinds bring their types as a generated [`table::Table`] (crate `api`);
 //! custom resources bring theirs from an OpenAPI schema.
 
+pub mod apply;
 pub mod decode;
 pub mod field;
 pub mod labels;

@@ -25,7 +25,14 @@ const GENERATED_BASE_MAX: usize = 58;
 pub(crate) async fn create(call: &Call<'_>) -> Result<Answer> {
     let options = WriteOptions::parse(call.query, "CreateOptions", false)?;
     let body = decode_body::body(call, expected(call), options.field_validation)?;
-    create_decoded(call, body, &options).await
+    create_decoded(call, body, &options, Stamped::No).await
+}
+
+/// Whether an object that is to be created has its managed fields already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stamped {
+    Yes,
+    No,
 }
 
 /// The kind that the call's resource speaks.
@@ -35,12 +42,17 @@ pub(crate) fn expected(call: &Call<'_>) -> Expected<'static> {
 }
 
 /// Creates an object that has been decoded and defaulted, in the request's version.
-pub(crate) async fn create_decoded(call: &Call<'_>, body: Value, options: &WriteOptions) -> Result<Answer> {
+pub(crate) async fn create_decoded(
+    call: &Call<'_>,
+    body: Value,
+    options: &WriteOptions,
+    stamped: Stamped,
+) -> Result<Answer> {
     let generated = meta::name(&body).is_empty() && !meta::generate_name(&body).is_empty();
     let attempts = if generated { NAME_ATTEMPTS } else { 1 };
     let mut refusal = None;
     for _ in 0..attempts {
-        match attempt(call, &body, options).await {
+        match attempt(call, &body, options, stamped).await {
             Err(taken) if taken.reason == "AlreadyExists" => refusal = Some(taken),
             other => return other,
         }
@@ -48,7 +60,7 @@ pub(crate) async fn create_decoded(call: &Call<'_>, body: Value, options: &Write
     Err(refusal.unwrap_or_else(errors::no_such_resource))
 }
 
-async fn attempt(call: &Call<'_>, body: &Value, options: &WriteOptions) -> Result<Answer> {
+async fn attempt(call: &Call<'_>, body: &Value, options: &WriteOptions, stamped: Stamped) -> Result<Answer> {
     let mut object = body.clone();
     let namespace = call.namespace();
     ensure_namespace(&mut object, &namespace)?;
@@ -67,7 +79,9 @@ async fn attempt(call: &Call<'_>, body: &Value, options: &WriteOptions) -> Resul
         namespace.clone()
     };
     let request = server::admission_request(call, Operation::Create, &name, &within, None, options.dry_run);
-    managed_fields::created(call, &mut object, options);
+    if stamped == Stamped::No {
+        managed_fields::created(call, &mut object, options);
+    }
     if let Some((resource, namespace, name)) = admission::waits_for(&request, &object) {
         call.server.caches.wait_for_object(resource, &namespace, name, AWAITED_AT_MOST).await;
     }

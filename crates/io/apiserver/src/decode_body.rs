@@ -8,6 +8,7 @@ use crate::refusal::Refusal;
 use schema::decode::{self, DecodeError, Decoded, Format};
 use schema::protobuf;
 use schema::table::TypeId;
+use schema::tree::Tree;
 use serde_json::Value;
 use std::fmt::Write;
 
@@ -73,7 +74,12 @@ fn bytes(
     let (parsed, api_version, kind) = decode::read_object(body, format).map_err(|e| unrecognized(&e.0))?;
     let header = serde_json::json!({"apiVersion": api_version, "kind": kind});
     let read = |of| decode::typed(api::table::table(), of, &parsed);
-    checked(call, &header, &read, expected, validation)
+    let mut value = checked(call, &header, &read, expected, validation)?;
+    let entries = parsed.root.get("metadata").and_then(|metadata| metadata.get("managedFields"));
+    if entries == Some(&Tree::List(Vec::new())) {
+        api::meta::set(&mut value, "managedFields", serde_json::json!([{}]));
+    }
+    Ok(value)
 }
 
 /// Checks type and version of a parsed tree, brings it to normal form and defaults it.
@@ -117,6 +123,16 @@ fn checked(
     value["apiVersion"] = api_version.into();
     default(&mut value, of, expected);
     Ok(value)
+}
+
+/// An empty list of managed fields takes them all away; so that it outlives the normal form, which drops what is empty, it is
+/// written as upstream's other form of that wish: one empty entry.
+pub(crate) fn keep_reset(value: &mut Value) {
+    if let Some(entries) = value.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut)
+        && entries.is_empty()
+    {
+        entries.push(serde_json::json!({}));
+    }
 }
 
 /// Static defaults of the table, then those of the kind.

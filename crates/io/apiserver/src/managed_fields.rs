@@ -1,140 +1,153 @@
-//! `metadata.managedFields`: who set which field (apimachinery `util/managedfields`). Server-side apply is not here yet;
-//! entries of other servers' applies are kept and lose the fields that others change.
-
-mod field_set;
+//! `metadata.managedFields` at the doors of the server: who writes, through which door, and what the kind resets there.
+//! The rules themselves are `schema::apply`.
 
 use crate::call::Call;
+use crate::convert;
+use crate::errors::{self, Result};
 use crate::query::WriteOptions;
+use crate::refusal::Refusal;
 use crate::world;
-use api::meta;
-use field_set::{FieldSet, compare};
+use api::resource::Resource;
+use api::tree::Tree;
+use schema::apply::{self, Applied, ApplyError, Filter, Version, Writer};
 use schema::decode::{self, Decoded};
 use serde_json::{Value, json};
 
-/// Managers by update that are told apart; older ones are merged (upstream `CapManagersManager`).
-const UPDATE_MANAGERS_MAX: usize = 10;
-const ANCIENT: &str = "ancient-changes";
-
-/// Fields that nobody owns.
-const STRIPPED: &[&[&str]] = &[
-    &["f:apiVersion"],
-    &["f:kind"],
-    &["f:metadata", "f:name"],
-    &["f:metadata", "f:namespace"],
-    &["f:metadata", "f:creationTimestamp"],
-    &["f:metadata", "f:selfLink"],
-    &["f:metadata", "f:uid"],
-    &["f:metadata", "f:clusterName"],
-    &["f:metadata", "f:generation"],
-    &["f:metadata", "f:managedFields"],
-    &["f:metadata", "f:resourceVersion"],
-];
-
-#[derive(Debug, Clone)]
-struct Entry {
-    manager: String,
-    operation: String,
-    api_version: String,
-    subresource: String,
-    time: String,
-    fields: FieldSet,
-}
-
 /// Stamps a new object; call it with the object as decoded and defaulted, before admission changes it.
 pub(crate) fn created(call: &Call<'_>, object: &mut Value, options: &WriteOptions) {
-    meta::unset(object, "managedFields");
-    // What Go's empty object of the kind holds is no new field.
-    let empty = json!({"kind": call.resource.kind, "apiVersion": call.resource.api_version()});
-    let empty = decode::normalize(api::table::table(), call.resource.of, Decoded { value: empty, strict: Vec::new() });
-    let empty = empty.map_or_else(|_| json!({}), |decoded| decoded.value);
-    stamp(call, object, &empty, Vec::new(), options);
+    with_writer(call, options, |writer| apply::update(writer, &empty(call.resource), object));
 }
 
-/// Stamps a changed object against the stored one.
+/// Stamps a changed object against the stored one, before admission.
 pub(crate) fn updated(call: &Call<'_>, object: &mut Value, old: &Value, options: &WriteOptions) {
-    let sent = object["metadata"].get("managedFields").and_then(Value::as_array).cloned().unwrap_or_default();
-    let reset = sent.len() == 1 && sent[0].as_object().is_some_and(serde_json::Map::is_empty);
-    let kept = old["metadata"].get("managedFields").and_then(Value::as_array).cloned().unwrap_or_default();
-    let entries = if reset {
-        Vec::new()
-    } else if sent.is_empty() {
-        kept
-    } else {
-        sent
-    };
-    let entries = entries.iter().map(Entry::parse).collect();
-    stamp(call, object, old, entries, options);
+    with_writer(call, options, |writer| apply::update(writer, old, object));
 }
 
-fn stamp(call: &Call<'_>, object: &mut Value, old: &Value, mut entries: Vec<Entry>, options: &WriteOptions) {
-    let mut difference = compare(api::table::table(), call.resource.of, old, object);
-    for set in [&mut difference.set, &mut difference.removed] {
-        for path in STRIPPED {
-            set.remove(path);
+/// Applies a configuration to an object; with `None` to one that is not there yet. The outcome has its managed fields and is
+/// not in normal form.
+pub(crate) fn applied(
+    call: &Call<'_>,
+    live: Option<&Value>,
+    configuration: &Value,
+    options: &WriteOptions,
+) -> Result<Applied> {
+    let empty = live.is_none().then(|| empty(call.resource));
+    let live = live.or(empty.as_ref()).unwrap_or(&Value::Null);
+    with_writer(call, options, |writer| apply_as(call, writer, live, configuration))
+}
+
+/// As [`applied`], of a writer of one's own.
+pub(crate) fn apply_as(call: &Call<'_>, writer: &Writer<'_>, live: &Value, configuration: &Value) -> Result<Applied> {
+    let force = call.query.flag("force");
+    apply::apply(writer, live, configuration, force).map_err(|error| match error {
+        ApplyError::Conflicts(conflicts) => {
+            let causes: Vec<Value> = conflicts
+                .iter()
+                .map(|conflict| {
+                    let message = format!("conflict with {}", conflict.manager.shown());
+                    json!({"reason": "FieldManagerConflict", "message": message, "field": conflict.path})
+                })
+                .collect();
+            let message = apply::conflict_message(&conflicts);
+            Refusal { code: 409, reason: "Conflict", message, details: json!({"causes": causes}) }
         }
-        // The status has a door of its own, and who comes through the main one sets nothing in it.
-        if call.subresource.is_none() && call.resource.subresources.iter().any(|s| s.name == "status") {
-            set.remove(&["f:status"]);
+        ApplyError::Untyped(why) => {
+            let metadata = &configuration["metadata"];
+            errors::plain(format!(
+                "failed to create typed patch object ({}/{}; {}): {why}",
+                metadata.text("namespace"),
+                metadata.text("name"),
+                group_version_kind(configuration)
+            ))
         }
-        if call.resource.plural == "certificatesigningrequests" {
-            // Written once, in part by the server.
-            set.remove(&["f:spec"]);
-        }
-    }
-    let manager = manager(call, options);
+    })
+}
+
+/// `apps/v1, Kind=Deployment`, `/v1, Kind=Pod`.
+pub(crate) fn group_version_kind(object: &Value) -> String {
+    let (version, kind) = (object.text("apiVersion"), object.text("kind"));
+    let (group, version) = version.split_once('/').unwrap_or(("", version));
+    // Without a version upstream knows nothing of the group, either.
+    format!("{group}/{version}, Kind={kind}")
+}
+
+/// What Go's empty object of the kind holds; in it nothing is new.
+fn empty(resource: &Resource) -> Value {
+    let empty = json!({"kind": resource.kind, "apiVersion": resource.api_version()});
+    let decoded =
+        decode::normalize(api::table::table(), resource.of, Decoded { value: empty.clone(), strict: Vec::new() });
+    decoded.map_or(empty, |decoded| decoded.value)
+}
+
+fn with_writer<T>(call: &Call<'_>, options: &WriteOptions, act: impl FnOnce(&Writer<'_>) -> T) -> T {
     let subresource = call.subresource.map(|s| s.name).unwrap_or_default();
-    let api_version = call.resource.api_version();
-    // Upstream loses the time on the way from the Scale to the object.
-    let now = if subresource == "scale" { String::new() } else { world::rfc3339(call.now) };
-    let is_own = |entry: &Entry| {
-        entry.manager == manager
-            && entry.operation == "Update"
-            && entry.api_version == api_version
-            && entry.subresource == subresource
+    act(&Writer {
+        table: api::table::table(),
+        of: call.resource.of,
+        api_version: &call.resource.api_version(),
+        subresource,
+        manager: &manager(call, options),
+        now: &world::rfc3339(call.now),
+        filter: filter(call.resource, subresource),
+        in_version: &|object, version| in_version(call, object, version),
+    })
+}
+
+/// An object of the call's resource in another version that is served.
+fn in_version(call: &Call<'_>, object: &Value, version: &str) -> Option<Version> {
+    let of = |version: &str| {
+        let mut all = api::table::resources().iter();
+        all.find(|r| r.storage == call.resource.storage && r.api_version() == version)
     };
-    for entry in &mut entries {
-        let before = entry.fields.clone();
-        entry.fields.subtract_trees(&difference.removed);
-        if !is_own(entry) {
-            entry.fields.subtract(&difference.set);
+    let (from, to) = (of(object.text("apiVersion"))?, of(version)?);
+    let stored = convert::to_stored(from, call.stored().ok()?, object.clone());
+    let object = convert::from_stored(to, stored);
+    let decoded = decode::normalize(api::table::table(), to.of, Decoded { value: object, strict: Vec::new() }).ok()?;
+    Some(Version { of: to.of, object: decoded.value })
+}
+
+/// Kinds whose status door leaves the metadata alone.
+const METADATA_KEPT: [&str; 10] = [
+    "validatingadmissionpolicies",
+    "apiservices",
+    "flowschemas",
+    "prioritylevelconfigurations",
+    "servicecidrs",
+    "devicetaintrules",
+    "resourceclaims",
+    "volumeattachments",
+    "storageversionmigrations",
+    "podcertificaterequests",
+];
+
+/// What the kind resets at a door (upstream `GetResetFields` of its strategies).
+fn filter(resource: &Resource, subresource: &str) -> Option<Filter> {
+    use Filter::{Only, Without};
+    Some(match (resource.plural, subresource) {
+        ("certificatesigningrequests", "") => Without(&[&["f:spec"], &["f:status"]]),
+        ("certificatesigningrequests", "status") => Without(&[&["f:spec"], &["f:status", "f:conditions"]]),
+        ("certificatesigningrequests", "approval") => Without(&[&["f:spec"], &["f:status", "f:certificate"]]),
+        ("pods", "status") => {
+            Without(&[&["f:spec"], &["f:metadata", "f:deletionTimestamp"], &["f:metadata", "f:ownerReferences"]])
         }
-        if is_own(entry) {
-            entry.fields.union(&difference.set);
-            if entry.fields != before {
-                entry.time.clone_from(&now);
-            }
-        }
-    }
-    if !difference.set.is_empty() && !entries.iter().any(is_own) {
-        let operation = "Update".to_owned();
-        let subresource = subresource.to_owned();
-        entries.push(Entry {
-            manager: manager.clone(),
-            operation,
-            api_version,
-            subresource,
-            time: now,
-            fields: difference.set,
-        });
-    }
-    entries.retain(|entry| !entry.fields.is_empty());
-    cap(&mut entries);
-    // Applies first, then by time, then by name.
-    entries.sort_by(|a, b| {
-        let key = |e: &Entry| {
-            (e.operation != "Apply", e.time.clone(), e.manager.clone(), e.api_version.clone(), e.subresource.clone())
-        };
-        key(a).cmp(&key(b))
-    });
-    if entries.is_empty() {
-        meta::unset(object, "managedFields");
-    } else {
-        meta::set(object, "managedFields", entries.iter().map(Entry::to_json).collect::<Vec<_>>());
-    }
+        ("pods", "ephemeralcontainers") => Only(&[&["f:spec", "f:ephemeralContainers"]]),
+        ("pods", "resize") => Only(&[
+            &["f:spec", "f:containers", "*", "f:resources"],
+            &["f:spec", "f:containers", "*", "f:resizePolicy"],
+            &["f:spec", "f:initContainers", "*", "f:resources"],
+            &["f:spec", "f:initContainers", "*", "f:resizePolicy"],
+        ]),
+        ("deployments", "status") => Without(&[&["f:spec"], &["f:metadata", "f:labels"]]),
+        (_, "finalize") => Without(&[&["f:status"]]),
+        (plural, "status") if METADATA_KEPT.contains(&plural) => Without(&[&["f:spec"], &["f:metadata"]]),
+        (_, "status") => Without(&[&["f:spec"]]),
+        (_, "") if resource.subresources.iter().any(|s| s.name == "status") => Without(&[&["f:status"]]),
+        _ => return None,
+    })
 }
 
 /// The name that a change is recorded under: the option, or the client's program.
-fn manager(call: &Call<'_>, options: &WriteOptions) -> String {
+pub(crate) fn manager(call: &Call<'_>, options: &WriteOptions) -> String {
     if !options.field_manager.is_empty() {
         return options.field_manager.clone();
     }
@@ -145,63 +158,4 @@ fn manager(call: &Call<'_>, options: &WriteOptions) -> String {
         end -= 1;
     }
     printable[..end].to_owned()
-}
-
-/// Merges the oldest updates when there are too many.
-fn cap(entries: &mut Vec<Entry>) {
-    let mut updates: Vec<usize> = (0..entries.len())
-        .filter(|i| entries[*i].operation == "Update" && entries[*i].subresource.is_empty())
-        .collect();
-    if updates.len() <= UPDATE_MANAGERS_MAX {
-        return;
-    }
-    updates.sort_by(|a, b| entries[*a].time.cmp(&entries[*b].time));
-    let surplus = updates.len() - UPDATE_MANAGERS_MAX + 1;
-    let mut merged: Vec<Entry> = Vec::new();
-    let mut gone: Vec<usize> = updates.into_iter().take(surplus).collect();
-    gone.sort_unstable_by(|a, b| b.cmp(a));
-    for index in gone {
-        let old = entries.remove(index);
-        match merged.iter_mut().find(|m| m.api_version == old.api_version) {
-            Some(into) => {
-                into.fields.union(&old.fields);
-                if into.time < old.time {
-                    into.time = old.time;
-                }
-            }
-            None => merged.push(Entry { manager: ANCIENT.to_owned(), ..old }),
-        }
-    }
-    entries.extend(merged);
-}
-
-impl Entry {
-    fn parse(entry: &Value) -> Self {
-        let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
-        Self {
-            manager: text("manager"),
-            operation: text("operation"),
-            api_version: text("apiVersion"),
-            subresource: text("subresource"),
-            time: text("time"),
-            fields: FieldSet::parse(&entry["fieldsV1"]),
-        }
-    }
-
-    fn to_json(&self) -> Value {
-        let mut entry = json!({
-            "manager": self.manager,
-            "operation": self.operation,
-            "apiVersion": self.api_version,
-            "fieldsType": "FieldsV1",
-            "fieldsV1": self.fields.to_json(),
-        });
-        if !self.time.is_empty() {
-            entry["time"] = self.time.as_str().into();
-        }
-        if !self.subresource.is_empty() {
-            entry["subresource"] = self.subresource.as_str().into();
-        }
-        entry
-    }
 }

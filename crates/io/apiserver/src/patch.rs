@@ -1,19 +1,26 @@
-//! `patch`: JSON, merge and strategic merge patches (apiserver `endpoints/handlers/patch.go`).
+//! `patch`: JSON, merge and strategic merge patches, and server-side apply (apiserver `endpoints/handlers/patch.go`).
+
+pub(crate) mod apply;
 
 use crate::call::{Answer, Call};
 use crate::create::expected;
 use crate::decode_body;
+use crate::decode_body::keep_reset;
 use crate::errors::{self, Result};
 use crate::go_order;
+use crate::managed_fields;
 use crate::query::{FieldValidation, WriteOptions};
 use crate::refusal::Refusal;
-use crate::update;
+use crate::update::{self, Absent, Change};
 use schema::decode::{self, Decoded};
 use schema::field::{ErrorType, FieldError};
 use schema::patch::{self, Kind, PatchError};
 use serde_json::Value;
 
 pub(crate) async fn patch(call: &Call<'_>) -> Result<Answer> {
+    if is_apply(call) {
+        return apply::apply(call).await;
+    }
     let kind = kind(call)?;
     let options = WriteOptions::parse(call.query, "PatchOptions", false)?;
     if call.body.len() > crate::http::BODY_LIMIT_BYTES {
@@ -22,29 +29,35 @@ pub(crate) async fn patch(call: &Call<'_>) -> Result<Answer> {
     let parsed = patch::parse(kind, call.body).map_err(|error| Refusal::bad_request(error.to_string()))?;
     let strategy = update::strategy(call)?;
     let produce = |old: &Value| {
-        let patched = apply(call, kind, &parsed, old)?;
-        let new = decode(call, kind, patched, &parsed, options.field_validation)?;
+        let patched = patched(call, kind, &parsed, old)?;
+        let mut new = decode(call, kind, patched, &parsed, options.field_validation)?;
         update::check_name(call, &new)?;
+        managed_fields::updated(call, &mut new, old, &options);
         Ok(new)
     };
-    update::change(call, &options, strategy, None, &produce).await
+    let change = Change { strategy, absent: Absent::NotFound, produce: &produce };
+    update::change(call, &options, change).await
 }
 
-fn kind(call: &Call<'_>) -> Result<Kind> {
-    let media_type = call.header("content-type").split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match media_type.as_str() {
+fn media_type(call: &Call<'_>) -> String {
+    call.header("content-type").split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+pub(crate) fn is_apply(call: &Call<'_>) -> bool {
+    media_type(call) == "application/apply-patch+yaml"
+}
+
+/// The patch's kind; applying is none of them.
+pub(crate) fn kind(call: &Call<'_>) -> Result<Kind> {
+    match media_type(call).as_str() {
         "application/json-patch+json" => Ok(Kind::Json),
         "application/merge-patch+json" => Ok(Kind::Merge),
         "application/strategic-merge-patch+json" => Ok(Kind::Strategic),
-        "application/apply-patch+yaml" => Err(Refusal {
-            message: "minke does not support server-side apply yet".to_owned(),
-            ..errors::unsupported_media_type()
-        }),
         _ => Err(errors::unsupported_media_type()),
     }
 }
 
-fn apply(call: &Call<'_>, kind: Kind, parsed: &Decoded, old: &Value) -> Result<Value> {
+fn patched(call: &Call<'_>, kind: Kind, parsed: &Decoded, old: &Value) -> Result<Value> {
     let patched = match kind {
         Kind::Json => patch::json(old, call.body),
         Kind::Merge => Ok(patch::merge(old, &parsed.value)),
@@ -83,6 +96,8 @@ fn decode(call: &Call<'_>, kind: Kind, patched: Value, parsed: &Decoded, validat
     let decoded = match kind {
         Kind::Strategic => patch::restore(table, expected.of, patched),
         _ => {
+            let mut patched = patched;
+            keep_reset(&mut patched);
             // A patch may name another kind; it is then that kind's decoder that objects.
             let named =
                 patched["kind"].as_str().and_then(|kind| api::table::type_of(expected.group, expected.version, kind));

@@ -211,6 +211,13 @@ impl ApiServer {
         impersonation::impersonate(&wanted, &attributes, &self.authorizer, &self.caches).map(Some)
     }
 
+    /// Whether the call's user may also create what the call is about.
+    pub(crate) fn authorize_create(&self, call: &Call<'_>) -> Result<()> {
+        let mut attributes = attributes(call.user, call.info, None);
+        attributes.verb = "create";
+        self.authorizer.check(&attributes, &self.caches)
+    }
+
     pub(crate) fn authorize(&self, user: &User, info: &RequestInfo, query: &Query) -> Result<()> {
         let selector = match info.verb.as_str() {
             "list" | "watch" | "deletecollection" => {

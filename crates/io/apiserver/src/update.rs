@@ -4,7 +4,7 @@
 use crate::admission::{self, Operation};
 use crate::call::{Answer, Call};
 use crate::commit::Committed;
-use crate::create::{self, ensure_namespace, expected, refuse_invalid};
+use crate::create::{self, Stamped, ensure_namespace, expected, refuse_invalid};
 use crate::decode_body;
 use crate::errors::{self, Result};
 use crate::query::WriteOptions;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 pub(crate) struct Strategy {
     pub prepare: fn(&Rules, &mut Value, &Value),
     pub validate: fn(&Rules, &Value, &Value) -> field::ErrorList,
-    /// A change by the main door: managed fields are told before admission, and it may create.
+    /// A change by the main door: it may create.
     pub main: bool,
     /// Whether it counts up the generation, where the kind has one.
     pub counts: bool,
@@ -58,8 +58,13 @@ pub(crate) async fn update(call: &Call<'_>) -> Result<Answer> {
     let body = decode_body::body(call, expected(call), options.field_validation)?;
     check_name(call, &body)?;
     let strategy = strategy(call)?;
-    let changed = change(call, &options, strategy, Some(&body), &|_| Ok(body.clone())).await?;
-    Ok(changed)
+    let produce = |old: &Value| {
+        let mut new = body.clone();
+        managed_fields::updated(call, &mut new, old, &options);
+        Ok(new)
+    };
+    let change_to = Change { strategy, absent: Absent::Create(&body), produce: &produce };
+    change(call, &options, change_to).await
 }
 
 /// Name and namespace in a body must be the path's (apiserver `checkName`, `EnsureObjectNamespaceMatchesRequestNamespace`).
@@ -80,25 +85,41 @@ pub(crate) fn check_name(call: &Call<'_>, body: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Carries out a change: `produce` makes the new object (of the request's version) of the present one, again for each
-/// attempt. `create` is what is created where nothing is and the kind allows that.
-pub(crate) async fn change(
-    call: &Call<'_>,
-    options: &WriteOptions,
-    strategy: Strategy,
-    create: Option<&Value>,
-    produce: &(dyn Fn(&Value) -> Result<Value> + Sync),
-) -> Result<Answer> {
+/// Makes an object, its managed fields among it, of the present one.
+pub(crate) type Produce<'a> = &'a (dyn Fn(&Value) -> Result<Value> + Sync);
+
+/// What becomes of a change where nothing is.
+#[derive(Clone, Copy)]
+pub(crate) enum Absent<'a> {
+    NotFound,
+    /// This is created where the kind allows that.
+    Create(&'a Value),
+    /// What this makes of nothing is created, its managed fields with it.
+    Apply(&'a (dyn Fn() -> Result<Value> + Sync)),
+}
+
+/// A change to carry out.
+#[derive(Clone, Copy)]
+pub(crate) struct Change<'a> {
+    pub strategy: Strategy,
+    pub absent: Absent<'a>,
+    /// Makes the new object (of the request's version), again for each attempt.
+    pub produce: Produce<'a>,
+}
+
+pub(crate) async fn change(call: &Call<'_>, options: &WriteOptions, change: Change<'_>) -> Result<Answer> {
+    let Change { strategy, absent, produce } = change;
     let name = call.info.name.as_str();
     let rules = api::kinds::rules(call.resource.group, call.resource.kind);
     loop {
         let Some(entry) = call.server.current(call, name).await? else {
-            match create {
-                Some(body) if rules.create_on_update && strategy.main => {
-                    return create_by_update(call, body, options).await;
+            return match absent {
+                Absent::Create(body) if rules.create_on_update && strategy.main => {
+                    create_by_update(call, body, options).await
                 }
-                _ => return Err(call.not_found(name)),
-            }
+                Absent::Apply(make) if strategy.main => create_by_apply(call, make()?, options).await,
+                _ => Err(call.not_found(name)),
+            };
         };
         let old = convert::from_stored(call.resource, respond::tree_of(&entry.object)?);
         let produced = produce(&old)?;
@@ -119,7 +140,19 @@ async fn create_by_update(call: &Call<'_>, body: &Value, options: &WriteOptions)
     if meta::name(&body).is_empty() {
         meta::set(&mut body, "name", call.info.name.as_str());
     }
-    create::create_decoded(call, body, options).await
+    create::create_decoded(call, body, options, Stamped::No).await
+}
+
+/// Applying to nothing creates (upstream `applyPatcher.createNewObject`).
+async fn create_by_apply(call: &Call<'_>, body: Value, options: &WriteOptions) -> Result<Answer> {
+    call.server.authorize_create(call)?;
+    let name = call.info.name.as_str();
+    let uid = meta::uid(&body);
+    if !uid.is_empty() {
+        let why = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+        return Err(errors::conflict(call.resource.group, call.resource.plural, name, &why));
+    }
+    create::create_decoded(call, body, options, Stamped::Yes).await
 }
 
 /// Brings a produced object to what is stored: admission, metadata, the kind's rules.
@@ -140,10 +173,6 @@ fn prepare(
     }
     let within = if plural == "namespaces" && group.is_empty() { name.to_owned() } else { namespace.clone() };
     let request = server::admission_request(call, Operation::Update, name, &within, Some(old), options.dry_run);
-    if strategy.main {
-        // Before admission: what it adds belongs to nobody.
-        managed_fields::updated(call, &mut new, old, options);
-    }
     call.warn_all(admission::mutate(&request, &mut new)?);
     create::refuse_escalation(call, &new, Some(old))?;
     check_revision(call, rules, &new, old)?;
@@ -151,7 +180,13 @@ fn prepare(
     meta::set(&mut new, "resourceVersion", meta::resource_version(old));
     ensure_namespace(&mut new, &namespace)?;
     keep_system_fields(&mut new, old);
+    let stamped = new["metadata"].get("managedFields").cloned();
     (strategy.prepare)(rules, &mut new, old);
+    // Rules that leave the metadata as it was leave this all the same.
+    match stamped {
+        Some(stamped) => meta::set(&mut new, "managedFields", stamped),
+        None => meta::unset(&mut new, "managedFields"),
+    }
     if strategy.counts && rules.generation && counts(&new, old) {
         meta::set(&mut new, "generation", meta::generation(old) + 1);
     }
@@ -170,10 +205,27 @@ fn prepare(
         create::warn_missing_controller(call);
     }
     call.warn_all(admission::validate(&request, &new)?);
-    if !strategy.main {
-        managed_fields::updated(call, &mut new, old, options);
-    }
+    keep_times(&mut new, old);
     Ok((new, held))
+}
+
+/// A change of nothing but the times of managed fields is none (apiserver `IgnoreManagedFieldsTimestampsTransformer`).
+fn keep_times(new: &mut Value, old: &Value) {
+    fn entries(object: &Value) -> &[Value] {
+        object["metadata"]["managedFields"].as_array().map(Vec::as_slice).unwrap_or_default()
+    }
+    fn fields<'a>(object: &'a Value, but: &'a str) -> impl Iterator<Item = (&'a String, &'a Value)> {
+        object.as_object().into_iter().flatten().filter(move |(name, _)| *name != but)
+    }
+    let (ours, held) = (entries(new), entries(old));
+    let same = ours.len() == held.len()
+        && ours != held
+        && ours.iter().zip(held).all(|(a, b)| fields(a, "time").eq(fields(b, "time")))
+        && fields(&new["metadata"], "managedFields").eq(fields(&old["metadata"], "managedFields"))
+        && fields(new, "metadata").eq(fields(old, "metadata"));
+    if same {
+        meta::set(new, "managedFields", held.to_vec());
+    }
 }
 
 /// The body names another object of that name, in the words of upstream's storage (`NewInvalidObjError`).

@@ -5,15 +5,18 @@ use crate::decode_body::{self, Expected};
 use crate::errors::{self, Result};
 use crate::query::WriteOptions;
 use crate::refusal::Refusal;
-use crate::{respond, update};
+use crate::update::{self, Absent, Change, Produce};
+use crate::{managed_fields, patch, respond, world};
 use api::meta;
+use schema::apply::{self, Version, Writer};
 use schema::decode::{self, Decoded};
 use schema::field::{self, Path};
-use schema::patch::{self, Kind};
+use schema::patch::Kind;
 use serde_json::{Value, json};
 
 pub(super) async fn scale(call: &Call<'_>) -> Result<Answer> {
     let expected = expected()?;
+    let options = |kind| WriteOptions::parse(call.query, kind, patch::is_apply(call));
     let answer = match call.info.verb.as_str() {
         "get" => {
             let name = call.info.name.as_str();
@@ -21,22 +24,31 @@ pub(super) async fn scale(call: &Call<'_>) -> Result<Answer> {
             return Ok(Answer::Tree { code: 200, tree: of(&respond::tree_of(&entry.object)?, expected) });
         }
         "update" => {
-            let options = WriteOptions::parse(call.query, "UpdateOptions", false)?;
+            let options = options("UpdateOptions")?;
             let body = decode_body::body(call, expected, options.field_validation)?;
             update::check_name(call, &body)?;
-            update::change(call, &options, update::MAIN, None, &|old| set(old, &body)).await?
+            change(call, &options, &|live| stamped(call, &options, live, body.clone())).await?
+        }
+        _ if patch::is_apply(call) => {
+            let options = options("PatchOptions")?;
+            let (configuration, strict) = patch::apply::configuration(call)?;
+            patch::apply::check(&configuration, expected.kind, &expected.api_version())?;
+            let apply = |live: &Value| {
+                let applied = with_writer(call, &options, expected, |writer| {
+                    managed_fields::apply_as(call, writer, live, &configuration)
+                })?;
+                patch::apply::judge_strict(call, &strict, options.field_validation)?;
+                normal(applied.object, expected)
+            };
+            change(call, &options, &apply).await?
         }
         _ => {
-            let kind = match call.header("content-type").split(';').next().unwrap_or_default() {
-                "application/json-patch+json" => Kind::Json,
-                "application/merge-patch+json" => Kind::Merge,
-                "application/strategic-merge-patch+json" => Kind::Strategic,
-                _ => return Err(errors::unsupported_media_type()),
-            };
-            let options = WriteOptions::parse(call.query, "PatchOptions", false)?;
-            let parsed = patch::parse(kind, call.body).map_err(|e| Refusal::bad_request(e.to_string()))?;
-            let produce = |old: &Value| set(old, &patched(&of(old, expected), kind, &parsed, call.body, expected)?);
-            update::change(call, &options, update::MAIN, None, &produce).await?
+            let kind = patch::kind(call)?;
+            let options = options("PatchOptions")?;
+            let parsed = schema::patch::parse(kind, call.body).map_err(|e| Refusal::bad_request(e.to_string()))?;
+            let patch =
+                |live: &Value| stamped(call, &options, live, patched(live, kind, &parsed, call.body, expected)?);
+            change(call, &options, &patch).await?
         }
     };
     match answer {
@@ -47,6 +59,47 @@ pub(super) async fn scale(call: &Call<'_>) -> Result<Answer> {
     }
 }
 
+/// Changes the workload as `produce` changes its Scale.
+async fn change(call: &Call<'_>, options: &WriteOptions, produce: Produce<'_>) -> Result<Answer> {
+    let expected = expected()?;
+    let through_scale = |old: &Value| {
+        let version = call.resource.api_version();
+        let mut live = of(old, expected);
+        meta::set(&mut live, "managedFields", apply::to_scale(old, &version));
+        let scale = produce(&live)?;
+        let mut new = set(old, &scale)?;
+        meta::set(&mut new, "managedFields", apply::to_parent(old, &scale, &version));
+        Ok(new)
+    };
+    let change = Change { strategy: update::MAIN, absent: Absent::NotFound, produce: &through_scale };
+    update::change(call, options, change).await
+}
+
+fn stamped(call: &Call<'_>, options: &WriteOptions, live: &Value, mut new: Value) -> Result<Value> {
+    let expected = expected()?;
+    with_writer(call, options, expected, |writer| apply::update(writer, live, &mut new));
+    Ok(new)
+}
+
+/// A Scale is written in its own version, whatever the workload's.
+fn with_writer<T>(
+    call: &Call<'_>,
+    options: &WriteOptions,
+    expected: Expected<'_>,
+    act: impl FnOnce(&Writer<'_>) -> T,
+) -> T {
+    act(&Writer {
+        table: api::table::table(),
+        of: expected.of,
+        api_version: &expected.api_version(),
+        subresource: "scale",
+        manager: &managed_fields::manager(call, options),
+        now: &world::rfc3339(call.now),
+        filter: None,
+        in_version: &|object, _| Some(Version { of: expected.of, object: normal(object.clone(), expected).ok()? }),
+    })
+}
+
 fn expected() -> Result<Expected<'static>> {
     let of = api::table::type_of("autoscaling", "v1", "Scale").ok_or_else(errors::no_such_resource)?;
     Ok(Expected { group: "autoscaling", version: "v1", kind: "Scale", of })
@@ -55,12 +108,15 @@ fn expected() -> Result<Expected<'static>> {
 fn patched(scale: &Value, kind: Kind, parsed: &Decoded, raw: &[u8], expected: Expected<'_>) -> Result<Value> {
     let table = api::table::table();
     let patched = match kind {
-        Kind::Json => patch::json(scale, raw),
-        Kind::Merge => Ok(patch::merge(scale, &parsed.value)),
-        Kind::Strategic => patch::strategic(table, expected.of, scale, &parsed.value),
+        Kind::Json => schema::patch::json(scale, raw),
+        Kind::Merge => Ok(schema::patch::merge(scale, &parsed.value)),
+        Kind::Strategic => schema::patch::strategic(table, expected.of, scale, &parsed.value),
     };
-    let value = patched.map_err(|e| Refusal::bad_request(e.to_string()))?;
-    let decoded = decode::normalize(table, expected.of, Decoded { value, strict: Vec::new() });
+    normal(patched.map_err(|e| Refusal::bad_request(e.to_string()))?, expected)
+}
+
+fn normal(value: Value, expected: Expected<'_>) -> Result<Value> {
+    let decoded = decode::normalize(api::table::table(), expected.of, Decoded { value, strict: Vec::new() });
     decoded.map(|decoded| decoded.value).map_err(|e| Refusal::bad_request(e.0))
 }
 
