@@ -11,10 +11,11 @@ use crate::cache::Entry;
 use crate::call::Call;
 use crate::errors::{self, Result};
 use crate::respond;
+use api::kinds::core::service;
 use cidr::{Cidr, family_of};
 use schema::field::{self, ErrorList, FieldError, Path};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -78,7 +79,7 @@ impl Allocator {
             .unwrap_or_default();
         let random = call.server.world.random();
         let mut found = ErrorList::new();
-        self.families(object, &mut found);
+        self.families(object, old, &mut found);
         if found.is_empty() {
             self.addresses(object, old, &entries, random, dry_run, &mut held, &mut found);
         }
@@ -89,8 +90,13 @@ impl Allocator {
     }
 
     /// `ipFamilies` and `ipFamilyPolicy`, as far as the Service leaves them open.
-    fn families(&self, service: &mut Value, found: &mut ErrorList) {
+    fn families(&self, service: &mut Value, old: Option<&Value>, found: &mut ErrorList) {
         if kind(service) == "ExternalName" {
+            return;
+        }
+        // What is wrong in itself is told before what this cluster lacks.
+        found.extend(service::cluster_ips(service, old.unwrap_or(&Value::Null)));
+        if !found.is_empty() {
             return;
         }
         let spec = &mut service["spec"];
@@ -251,6 +257,13 @@ impl Allocator {
             }
         }
         let mut mine: BTreeSet<(String, i64)> = BTreeSet::new();
+        // Ports of one number share their node port, a given one before a drawn one (upstream `initNodePorts`).
+        let mut shared: BTreeMap<i64, i64> = BTreeMap::new();
+        for port in service["spec"]["ports"].as_array().into_iter().flatten() {
+            if let Some(given) = port["nodePort"].as_i64().filter(|given| *given != 0) {
+                shared.entry(port["port"].as_i64().unwrap_or(0)).or_insert(given);
+            }
+        }
         let mut next = random;
         let mut draw = |taken: &BTreeSet<i64>| {
             let size = NODE_PORTS.end() - NODE_PORTS.start() + 1;
@@ -263,6 +276,15 @@ impl Allocator {
             let path = Path::new("spec").child("ports").index(index).child("nodePort");
             let port = &mut service["spec"]["ports"][index];
             let protocol = port["protocol"].as_str().unwrap_or("TCP").to_owned();
+            let number = port["port"].as_i64().unwrap_or(0);
+            if wanted
+                && port["nodePort"].as_i64().unwrap_or(0) == 0
+                && let Some(common) = shared.get(&number)
+            {
+                port["nodePort"] = (*common).into();
+                mine.insert((protocol, *common));
+                continue;
+            }
             let given = port["nodePort"].as_i64().unwrap_or(0);
             if given != 0 {
                 // One number serves several protocols of one Service.
@@ -295,6 +317,7 @@ impl Allocator {
                     return;
                 };
                 port["nodePort"] = chosen.into();
+                shared.insert(number, chosen);
                 taken.insert(chosen);
                 if !dry_run {
                     hold(chosen, &mut in_flight, held, &mut taken);

@@ -182,6 +182,9 @@ fn prepare(
     keep_system_fields(&mut new, old);
     let stamped = new["metadata"].get("managedFields").cloned();
     (strategy.prepare)(rules, &mut new, old);
+    if plural == "devicetaintrules" {
+        renew_taint(call, &mut new, old);
+    }
     // Rules that leave the metadata as it was leave this all the same.
     match stamped {
         Some(stamped) => meta::set(&mut new, "managedFields", stamped),
@@ -207,6 +210,15 @@ fn prepare(
     call.warn_all(admission::validate(&request, &new)?);
     keep_times(&mut new, old);
     Ok((new, held))
+}
+
+/// A taint whose effect changes counts from now, unless the client says otherwise (upstream
+/// `deviceTaintRuleStrategy.PrepareForUpdate`).
+fn renew_taint(call: &Call<'_>, new: &mut Value, old: &Value) {
+    let (now, before) = (&new["spec"]["taint"], &old["spec"]["taint"]);
+    if now["effect"] != before["effect"] && now["timeAdded"] == before["timeAdded"] {
+        new["spec"]["taint"]["timeAdded"] = crate::world::rfc3339(call.now).into();
+    }
 }
 
 /// A change of nothing but the times of managed fields is none (apiserver `IgnoreManagedFieldsTimestampsTransformer`).

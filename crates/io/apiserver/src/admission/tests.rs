@@ -45,7 +45,7 @@ impl Case<'_> {
             old: self.old.as_ref(),
             dry_run: false,
             lookup: cluster,
-            times: &crate::metrics::Times::default(),
+            times: &Times::default(),
             authorizer: &authorizer,
             now: "2026-11-21T12:00:00Z".parse().unwrap(),
             random: 7,

@@ -10,6 +10,7 @@ use crate::names;
 use crate::rules::Rules;
 use crate::tree::{Tree, default_to, keep, list_mut, object_mut, remove};
 use jiff::Timestamp;
+use schema::field::{ErrorList, Path};
 use serde_json::{Value, json};
 
 pub static RULES: Rules = Rules {
@@ -31,6 +32,12 @@ pub static RULES: Rules = Rules {
     create_on_update: true,
     ..Rules::PLAIN
 };
+
+/// Addresses and families as far as they can be judged before any are given (upstream
+/// `ValidateServiceClusterIPsRelatedFields`).
+pub fn cluster_ips(service: &Value, old: &Value) -> ErrorList {
+    validate::cluster_ips(service, old, &Path::new("spec"))
+}
 
 const CLIENT_IP_TIMEOUT_S: i64 = 10800;
 

@@ -21,7 +21,7 @@ const WITH_STATUS: Rules = Rules {
 /// Kinds without a status that count their changes.
 const COUNTED: Rules = Rules { generation: true, ..Rules::PLAIN };
 
-pub static DEVICE_CLASS: Rules = COUNTED;
+pub static DEVICE_CLASS: Rules = Rules { validate_name: names::long_name, ..COUNTED };
 
 pub static INGRESS: Rules = Rules { columns: columns::INGRESS, row: ingress, generation: true, ..WITH_STATUS };
 pub static INGRESS_CLASS: Rules = Rules { columns: columns::INGRESS_CLASS, row: ingress_class, ..COUNTED };

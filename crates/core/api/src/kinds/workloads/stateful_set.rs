@@ -112,9 +112,15 @@ pub(super) fn update(new: &Value, old: &Value) -> ErrorList {
     let path = Path::new("spec");
     for field in ["volumeClaimTemplates", "serviceName", "podManagementPolicy"] {
         let (now, before) = (&new["spec"][field], &old["spec"][field]);
-        if !same(now, before) {
-            found.push(invalid(&path.child(field), now.clone(), IMMUTABLE));
+        if same(now, before) {
+            continue;
         }
+        let path = path.child(field);
+        found.push(if field == "volumeClaimTemplates" {
+            internal::invalid(&path, "[SPersistentVolumeClaim", now, IMMUTABLE)
+        } else {
+            invalid(&path, now.clone(), IMMUTABLE)
+        });
     }
     found
 }

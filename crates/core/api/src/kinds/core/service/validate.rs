@@ -152,7 +152,7 @@ fn affinity(spec: &Value, path: &Path) -> ErrorList {
     found
 }
 
-fn cluster_ips(service: &Value, old: &Value, path: &Path) -> ErrorList {
+pub(super) fn cluster_ips(service: &Value, old: &Value, path: &Path) -> ErrorList {
     let mut found = ErrorList::new();
     if of_type(service, &["ExternalName"]) {
         return found;
