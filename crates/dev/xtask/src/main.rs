@@ -21,7 +21,7 @@ usage: cargo xtask COMMAND
   bench   minke's figures beside their floors and peers; takes words of rows' names, --json FILE, --peer NAME=KUBECONFIG
   test    setup, then formatting, lints, tidy and all tests
   tidy    the house's own rules: who may depend on whom, headers, what stays out of the pure crates
-  audit   licences and known faults of the dependencies, and the tests in the virtual machine
+  audit   licences and known faults of the dependencies, long simulations, and the tests in the virtual machine
   vm      tests on Debian's kernel under qemu, with cgroup v2: plain, inside a container, under systemd
           (arguments: one of these, a package, part of a test's name)";
 
