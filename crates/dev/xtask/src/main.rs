@@ -3,6 +3,7 @@
 
 mod audit;
 mod bench;
+mod conformance;
 mod demo;
 mod images;
 mod process;
@@ -22,6 +23,7 @@ usage: cargo xtask COMMAND
   test    setup, then formatting, lints, tidy and all tests
   tidy    the house's own rules: who may depend on whom, headers, what stays out of the pure crates
   audit   licences and known faults of the dependencies, long simulations, and the tests in the virtual machine
+  conformance  upstream's end-to-end tests against minke; needs Go; --help tells the options
   vm      tests on Debian's kernel under qemu, with cgroup v2: plain, inside a container, under systemd
           (arguments: one of these, a package, part of a test's name)";
 
@@ -33,6 +35,7 @@ fn main() -> Result<()> {
         Some("bench") => bench::run(arguments),
         Some("test") => test::run(),
         Some("tidy") => tidy::run(),
+        Some("conformance") => conformance::run(arguments),
         Some("audit") => audit::run(),
         Some("vm") => vm::run(&arguments.collect::<Vec<_>>()),
         Some("--help" | "-h" | "help") => {
