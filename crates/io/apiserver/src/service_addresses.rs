@@ -257,13 +257,7 @@ impl Allocator {
             }
         }
         let mut mine: BTreeSet<(String, i64)> = BTreeSet::new();
-        // Ports of one number share their node port, a given one before a drawn one (upstream `initNodePorts`).
-        let mut shared: BTreeMap<i64, i64> = BTreeMap::new();
-        for port in service["spec"]["ports"].as_array().into_iter().flatten() {
-            if let Some(given) = port["nodePort"].as_i64().filter(|given| *given != 0) {
-                shared.entry(port["port"].as_i64().unwrap_or(0)).or_insert(given);
-            }
-        }
+        let mut shared = given_by_port(service);
         let mut next = random;
         let mut draw = |taken: &BTreeSet<i64>| {
             let size = NODE_PORTS.end() - NODE_PORTS.start() + 1;
@@ -375,4 +369,14 @@ fn holds(entry: &Entry, ip: IpAddr) -> bool {
         }),
         Err(_) => false,
     }
+}
+/// Ports of one number share their node port, a given one before a drawn one (upstream `initNodePorts`).
+fn given_by_port(service: &Value) -> BTreeMap<i64, i64> {
+    let mut shared = BTreeMap::new();
+    for port in service["spec"]["ports"].as_array().into_iter().flatten() {
+        if let Some(given) = port["nodePort"].as_i64().filter(|given| *given != 0) {
+            shared.entry(port["port"].as_i64().unwrap_or(0)).or_insert(given);
+        }
+    }
+    shared
 }
