@@ -1,6 +1,7 @@
 //! Commands and their flags.
 
 use clap::{Args, Parser, Subcommand};
+use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -77,6 +78,32 @@ pub struct Settings {
     /// Address families that the node and Pods show: `ipv4` (the default) or `dual`; Pods can speak both either way
     #[arg(long, env = "MINKE_IP_FAMILY", value_parser = ["ipv4", "dual"])]
     pub ip_family: Option<String>,
+    #[command(flatten)]
+    pub kubelet: Kubelet,
+}
+
+/// How the node's kubelet works, in upstream's flags; remembered in the data directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Args)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Kubelet {
+    /// Run the static Pods that this URL names, beside those in DIR/manifests; asked every 20 s
+    #[arg(long, env = "MINKE_MANIFEST_URL", value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifest_url: Option<String>,
+    /// Header to ask the manifest URL with; may be given several times
+    #[arg(long, value_name = "NAME:VALUE", requires = "manifest_url")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub manifest_url_header: Vec<String>,
+}
+
+impl Kubelet {
+    /// Each flag with what was given for it.
+    pub fn flags(&self) -> Vec<(&'static str, Vec<&str>)> {
+        let single = [("--manifest-url", &self.manifest_url)];
+        let single = single.map(|(flag, value)| (flag, value.iter().map(String::as_str).collect()));
+        let headers = self.manifest_url_header.iter().map(String::as_str).collect();
+        single.into_iter().chain([("--manifest-url-header", headers)]).collect()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -92,6 +119,8 @@ pub struct Agent {
     /// Name of the node; the host's name unless given
     #[arg(long, env = "MINKE_NODE_NAME")]
     pub node_name: Option<String>,
+    #[command(flatten)]
+    pub kubelet: Kubelet,
 }
 
 #[derive(Debug, Args)]

@@ -55,8 +55,10 @@ fn table(status: &Value) -> String {
         let count = memory["shimCount"].as_u64().unwrap_or_default();
         row("memory (PSS)", &format!("{:.1} MB, and {:.1} MB of {count} shims", megabytes(server), megabytes(shims)));
     }
-    for sentence in status["host"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        row("host", sentence);
+    for name in ["host", "manifests"] {
+        for sentence in status[name].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            row(name, sentence);
+        }
     }
     row("healthy", if status["healthy"] == true { "yes" } else { "no" });
     text
@@ -69,8 +71,10 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_not_shown() {
-        let status = json!({"version": "0.1.0", "pid": 7, "healthy": false, "host": ["ufw runs here"]});
-        let lines = "minke           0.1.0\nprocess         7\nhost            ufw runs here\nhealthy         no\n";
+        let status = json!({"version": "0.1.0", "pid": 7, "healthy": false, "host": ["ufw runs here"],
+            "manifests": ["/m/web.yaml: invalid pod"]});
+        let lines = "minke           0.1.0\nprocess         7\nhost            ufw runs here\n\
+            manifests       /m/web.yaml: invalid pod\nhealthy         no\n";
         assert_eq!(table(&status), lines);
     }
 }

@@ -1,6 +1,7 @@
 //! `DIR/run/admin.sock`: status, stop and images of a running instance, for root on this machine.
 
 use crate::instance;
+use crate::node::Running;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use client::typed::Client;
@@ -9,8 +10,6 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use images::Images;
-use runtime::types::Runtime;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::io;
@@ -27,7 +26,7 @@ use tokio_util::io::StreamReader;
 /// What the socket can reach.
 pub(crate) struct Admin {
     /// Without a node there are no images.
-    pub(crate) node: Option<(Images, Arc<dyn Runtime>)>,
+    pub(crate) node: Option<Running>,
     /// Asks the API: as an administrator, of an agent as its node.
     pub(crate) client: Client,
     /// What `minke status` tells in any case.
@@ -121,11 +120,14 @@ async fn answer(admin: &Admin, request: Request<Incoming>) -> Result<Bytes> {
     let node = || admin.node.as_ref().context("this instance has no node, and so no images");
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     match (&method, path.as_str()) {
-        (&Method::GET, "/status") => Ok(crate::status::observe(&admin.client, &admin.facts).await.to_string().into()),
+        (&Method::GET, "/status") => {
+            let node = admin.node.as_ref().map(|running| &*running.node);
+            Ok(crate::status::observe(&admin.client, node, &admin.facts).await.to_string().into())
+        }
         (&Method::POST, "/token") => Ok(admin.token(&parameter("seconds")).await?.into()),
         (&Method::POST, "/stop") => Ok(Bytes::new()),
         (&Method::GET, "/images") => {
-            let images = node()?.1.list_images().await?;
+            let images = node()?.runtime.list_images().await?;
             let listed = images.iter().map(|image| {
                 json!({"id": image.id, "repoTags": image.repo_tags, "repoDigests": image.repo_digests, "sizeBytes": image.size_bytes})
             });
@@ -133,13 +135,13 @@ async fn answer(admin: &Admin, request: Request<Incoming>) -> Result<Bytes> {
         }
         (&Method::POST, "/images/import") => {
             let body = request.into_body().into_data_stream().map_err(io::Error::other);
-            let imported = node()?.0.import(StreamReader::new(body)).await?;
+            let imported = node()?.images.import(StreamReader::new(body)).await?;
             let names: Vec<String> = imported.iter().flat_map(names).collect();
             Ok(Value::from(names).to_string().into())
         }
-        (&Method::POST, "/images/pull") => Ok(node()?.1.pull_image(&image, &[]).await?.id.into()),
+        (&Method::POST, "/images/pull") => Ok(node()?.runtime.pull_image(&image, &[]).await?.id.into()),
         (&Method::DELETE, "/images") => {
-            node()?.1.remove_image(&image).await?;
+            node()?.runtime.remove_image(&image).await?;
             Ok(Bytes::new())
         }
         _ => anyhow::bail!("no such request: {method} {path}"),

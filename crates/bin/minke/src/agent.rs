@@ -19,7 +19,12 @@ use tokio_util::sync::CancellationToken;
 pub(crate) async fn run(arguments: &Agent) -> Result<()> {
     instance::check(&arguments.instance.data_dir, &Flags::default())?;
     let server = arguments.server.trim_end_matches('/');
-    let flags = Flags { node_name: arguments.node_name.clone(), server: Some(server.to_owned()), ..Flags::default() };
+    let flags = Flags {
+        node_name: arguments.node_name.clone(),
+        server: Some(server.to_owned()),
+        kubelet: arguments.kubelet.clone(),
+        ..Flags::default()
+    };
     let instance = Instance::open(&arguments.instance.data_dir, &flags)?;
     let record = &instance.record;
     let joined = join::join(&instance.directory, server, &record.node_name, arguments.token.as_deref()).await?;
@@ -31,7 +36,7 @@ pub(crate) async fn run(arguments: &Agent) -> Result<()> {
     let node = crate::node::start(&instance, joined.transport.clone(), tls, &shutdown, &mut parts).await?;
     let stop = Arc::new(Notify::new());
     let admin = Admin {
-        node: Some((node.images.clone(), node.runtime.clone())),
+        node: Some(node.clone()),
         client: Client::new(joined.transport),
         facts: json!({
             "id": record.id,

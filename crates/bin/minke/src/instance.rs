@@ -2,7 +2,7 @@
 
 use crate::places;
 use anyhow::{Context, Result, bail, ensure};
-use cli::arguments::Settings;
+use cli::arguments::{Kubelet, Settings};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
@@ -47,6 +47,8 @@ pub(crate) struct Record {
     pub(crate) kubelet_root: Option<PathBuf>,
     #[serde(default)]
     pub(crate) log_dir: Option<PathBuf>,
+    #[serde(default)]
+    pub(crate) kubelet: Kubelet,
 }
 
 /// What was asked for on the command line.
@@ -60,6 +62,7 @@ pub(crate) struct Flags {
     pub(crate) server: Option<String>,
     pub(crate) kubelet_root: Option<PathBuf>,
     pub(crate) log_dir: Option<PathBuf>,
+    pub(crate) kubelet: Kubelet,
 }
 
 impl Flags {
@@ -74,6 +77,7 @@ impl Flags {
             server: None,
             kubelet_root: absolute(&settings.kubelet_root)?,
             log_dir: absolute(&settings.log_dir)?,
+            kubelet: settings.kubelet.clone(),
         })
     }
 
@@ -90,6 +94,11 @@ impl Flags {
         ] {
             if let Some(value) = value {
                 arguments.extend([flag.into(), value]);
+            }
+        }
+        for (flag, values) in self.kubelet.flags() {
+            for value in values {
+                arguments.extend([flag.into(), value.into()]);
             }
         }
         if self.no_node {
@@ -275,6 +284,13 @@ pub(crate) fn agree(record: &Record, flags: &Flags) -> Result<()> {
             different.push(format!("{flag} ({remembered})"));
         }
     }
+    for ((flag, asked), (_, remembered)) in flags.kubelet.flags().into_iter().zip(record.kubelet.flags()) {
+        if !asked.is_empty() && asked != remembered {
+            let remembered =
+                if remembered.is_empty() { "not set".to_owned() } else { format!("is {}", remembered.join(" ")) };
+            different.push(format!("{flag} ({remembered})"));
+        }
+    }
     match (&flags.server, &record.server) {
         (Some(_), None) => different.push("agent (it has an API server of its own)".to_owned()),
         (None, Some(server)) => different.push(format!("server (it is an agent of {server})")),
@@ -314,6 +330,7 @@ fn decide(directory: &Path, flags: &Flags) -> Result<(Record, UnixListener)> {
         server: flags.server.clone(),
         kubelet_root: usual_root(directory, flags),
         log_dir: usual_logs(directory, flags),
+        kubelet: flags.kubelet.clone(),
     };
     Ok((record, held))
 }

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 const MAX_PODS: u32 = 110;
 
 /// A node that runs.
+#[derive(Clone)]
 pub(crate) struct Running {
     pub(crate) node: Arc<Node>,
     pub(crate) images: Images,
@@ -90,6 +91,8 @@ pub(crate) async fn start(
         cluster_domain: "cluster.local".to_owned(),
         max_pods: MAX_PODS,
         pod_cidrs,
+        manifest_url: record.kubelet.manifest_url.clone(),
+        manifest_url_headers: record.kubelet.manifest_url_header.clone(),
         version: format!("v1.37.1+minke-{}", env!("CARGO_PKG_VERSION")),
     };
     let node = Arc::new(Node::build(config, Client::new(transport), runtime.clone()));

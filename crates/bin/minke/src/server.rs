@@ -55,7 +55,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
         if record.no_node { None } else { Some(start_node(&instance, &pki, &server, &shutdown, &mut parts).await?) };
     write_kubeconfig(&instance, &pki)?;
     let admin = Admin {
-        node: node.as_ref().map(|running| (running.images.clone(), running.runtime.clone())),
+        node: node.clone(),
         client: administrator(&server),
         facts: facts(&instance),
         authority_hash: Some(pki.authority_hash()?),

@@ -2,12 +2,13 @@
 
 use crate::host;
 use client::typed::Client;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::Node as NodeObject;
+use node::Node;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// `facts` with what is true now. Healthy: the node, if there is one, is Ready.
-pub(crate) async fn observe(client: &Client, facts: &Value) -> Value {
+pub(crate) async fn observe(client: &Client, node: Option<&Node>, facts: &Value) -> Value {
     let mut facts = facts.clone();
     facts["version"] = json!(crate::version::OWN);
     facts["pid"] = json!(std::process::id());
@@ -21,9 +22,12 @@ pub(crate) async fn observe(client: &Client, facts: &Value) -> Value {
         facts["memoryBytes"] = json!({"server": server, "shims": shims, "shimCount": count});
         facts["host"] = json!(host);
     }
+    if let Some(node) = node {
+        facts["manifests"] = json!(node.manifest_problems());
+    }
     let mut problem = None;
     if let Some(name) = facts["node"].as_str().map(str::to_owned) {
-        let node = client.get::<Node>("", &name).await;
+        let node = client.get::<NodeObject>("", &name).await;
         problem = problem_of(node, &name, &mut facts["kubernetesVersion"]);
     }
     facts["healthy"] = json!(problem.is_none());
@@ -34,7 +38,7 @@ pub(crate) async fn observe(client: &Client, facts: &Value) -> Value {
 }
 
 fn problem_of<E: std::fmt::Display>(
-    node: Result<std::sync::Arc<Node>, E>,
+    node: Result<std::sync::Arc<NodeObject>, E>,
     name: &str,
     version: &mut Value,
 ) -> Option<String> {

@@ -16,5 +16,6 @@ pub mod pod;
 pub mod recorder;
 pub mod resources;
 pub mod restart;
+pub mod static_pods;
 pub mod status;
 pub mod termination;

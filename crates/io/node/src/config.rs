@@ -30,6 +30,9 @@ pub struct Config {
     pub max_pods: u32,
     /// Pods' address ranges (CIDR), for `spec.podCIDRs`.
     pub pod_cidrs: Vec<String>,
+    /// Where static Pods are asked for, beside `manifests/`, and with which headers (`Name: value`).
+    pub manifest_url: Option<String>,
+    pub manifest_url_headers: Vec<String>,
     /// The kubelet's version as the Node shows it.
     pub version: String,
 }

@@ -8,6 +8,7 @@ mod events;
 mod hooks;
 mod live;
 mod log_links;
+mod mirror;
 pub mod network;
 mod podfiles;
 mod pods;
@@ -15,6 +16,7 @@ mod prober;
 mod register;
 pub mod server;
 mod sources;
+mod static_pods;
 mod status;
 pub mod volumes;
 mod worker;
@@ -53,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) events: events::Recorder,
     pub(crate) pods: pods::Index,
     pub(crate) watches: live::Watches,
+    pub(crate) mirrors: mirror::Mirrors,
+    pub(crate) manifests: static_pods::Problems,
     /// What runs beside the parts: streams of exec and attach, the end of orphans. It ends with the node.
     pub(crate) tasks: TaskTracker,
     /// Set off when the node has told the API that it is Ready.
@@ -80,6 +84,8 @@ impl Node {
             events,
             pods: pods::Index::default(),
             watches: live::Watches::default(),
+            mirrors: mirror::Mirrors::default(),
+            manifests: static_pods::Problems::default(),
             tasks: TaskTracker::new(),
             ready: Notify::new(),
             node_changed: Notify::new(),
@@ -90,6 +96,11 @@ impl Node {
     /// Waits until the node is registered and Ready.
     pub async fn ready(&self) {
         self.shared.ready.notified().await;
+    }
+
+    /// What is wrong with manifests of static Pods: `FILE: WHY`.
+    pub fn manifest_problems(&self) -> Vec<String> {
+        self.shared.manifests.list()
     }
 
     /// Ends every Pod's processes and takes back what was made for them on this machine; the API keeps its objects. To be

@@ -1,7 +1,8 @@
 //! Which Pods this node runs: from the API's watch and the runtime's events to one worker per Pod.
 
+use crate::static_pods::{self, FullName, full_name};
 use crate::worker::Worker;
-use crate::{NodeError, Shared};
+use crate::{NodeError, Shared, status};
 use client::informer::{Cache, Change, Informer};
 use client::transport::ListQuery;
 use client::typed::target;
@@ -9,6 +10,7 @@ use control::scheduler::NodeInfo;
 use control::scheduler::admission::{self, Refusal};
 use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
 use kubelet::pod::Input;
+use kubelet::static_pods as rules;
 use runtime::types::{Runtime, RuntimeError, RuntimeEvent, SandboxStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -163,23 +165,45 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Result<(), NodeError> {
     let informers = async { tokio::join!(informer.run(), node_informer.run()) };
     let mut informers = std::pin::pin!(informers);
     let mut workers: JoinSet<String> = JoinSet::new();
+    let (sender, mut static_sets) = mpsc::unbounded_channel();
+    let mut sources = std::pin::pin!(static_pods::run(shared.clone(), sender));
+    let mut statics: Option<Statics> = None;
     loop {
+        let mut start = |workers: &mut JoinSet<String>, pod: Arc<Pod>| {
+            let known = |pod: &Pod| rules::is_static(pod) || is_known(&pods, pod);
+            set(&shared, workers, &mut found, nodes.get("", &shared.config.name), known, pod);
+        };
         tokio::select! {
             biased;
             _ = &mut informers => return Ok(()),
-            Some(_) = node_changes.recv() => shared.node_changed.notify_one(),
-            change = changes.recv() => match change {
-                Some(Change::Set { new, .. }) => {
-                    let known = |pod: &Pod| is_known(&pods, pod);
-                    set(&shared, &mut workers, &mut found, nodes.get("", &shared.config.name), known, new);
+            _ = &mut sources => return Ok(()),
+            Some(wanted) = static_sets.recv() => {
+                let statics = statics.get_or_insert_default();
+                for pod in statics.want(&shared, wanted) {
+                    start(&mut workers, pod);
                 }
-                Some(Change::Gone(pod)) => {
+            }
+            Some(_) = node_changes.recv() => shared.node_changed.notify_one(),
+            // What the API says of mirrors and of orphans can be judged once it is known which static Pods there are.
+            change = changes.recv(), if statics.is_some() => match (change, &statics) {
+                (Some(Change::Set { new, .. }), Some(statics)) if rules::is_mirror(&new) => {
+                    shared.mirrors.set(full_name(&new), Some(new.clone()));
+                    statics.bury(&shared, new);
+                }
+                (Some(Change::Set { new, .. }), _) => start(&mut workers, of_api(new)),
+                (Some(Change::Gone(pod)), _) if rules::is_mirror(&pod) => {
+                    let now = shared.mirrors.get(&full_name(&pod));
+                    if now.is_some_and(|now| now.metadata.uid == pod.metadata.uid) {
+                        shared.mirrors.set(full_name(&pod), None);
+                    }
+                }
+                (Some(Change::Gone(pod)), _) => {
                     if let Some(entry) = pod.metadata.uid.as_deref().and_then(|uid| shared.pods.get(uid)) {
                         entry.inbox.send(Input::Removed).ok();
                     }
                 }
-                Some(Change::Synced) => remove_orphans(&shared, std::mem::take(&mut found)),
-                None => return Ok(()),
+                (Some(Change::Synced), _) => remove_orphans(&shared, std::mem::take(&mut found)),
+                (None, _) => return Ok(()),
             },
             event = runtime_events.recv() => match event {
                 Some(event) => route(&shared, event).await,
@@ -188,9 +212,82 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Result<(), NodeError> {
             Some(ended) = workers.join_next(), if !workers.is_empty() => {
                 let uid = ended.map_err(|panic| NodeError::Panic(panic.to_string()))?;
                 shared.pods.remove(&uid);
+                if let Some(pod) = statics.as_mut().and_then(|statics| statics.ended(&shared, &uid)) {
+                    start(&mut workers, pod);
+                }
             }
         }
     }
+}
+
+/// The static Pods: which are wanted and which run. One of a name runs at a time: another waits for its end.
+#[derive(Default)]
+struct Statics {
+    wanted: BTreeMap<FullName, Arc<Pod>>,
+    running: BTreeMap<FullName, Arc<Pod>>,
+}
+
+impl Statics {
+    /// Ends those that are not wanted any more; returns those to start.
+    fn want(&mut self, shared: &Shared, wanted: BTreeMap<FullName, Arc<Pod>>) -> Vec<Arc<Pod>> {
+        self.wanted = wanted;
+        for (name, pod) in &self.running {
+            let stays = self.wanted.get(name).is_some_and(|wanted| is_same(wanted, pod));
+            let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+            let Some(entry) = shared.pods.get(uid).filter(|entry| !stays && !is_ending(&entry.pod)) else { continue };
+            let ending = Arc::new(rules::ending(&entry.pod, jiff::Timestamp::now()));
+            shared.pods.set_pod(uid, ending.clone());
+            entry.inbox.send(Input::Spec(ending)).ok();
+        }
+        let new: Vec<_> = self.wanted.iter().filter(|(name, _)| !self.running.contains_key(*name)).collect();
+        let new: Vec<_> = new.into_iter().map(|(name, pod)| (name.clone(), pod.clone())).collect();
+        self.running.extend(new.iter().cloned());
+        new.into_iter().map(|(_, pod)| pod).collect()
+    }
+
+    /// The Pod of that UID has ended; returns the one that waited for it.
+    fn ended(&mut self, shared: &Shared, uid: &str) -> Option<Arc<Pod>> {
+        let of = |pod: &Pod| pod.metadata.uid.as_deref() == Some(uid);
+        let name = self.running.iter().find(|(_, pod)| of(pod)).map(|(name, _)| name.clone())?;
+        self.running.remove(&name);
+        if let Some(mirror) = shared.mirrors.get(&name) {
+            delete_mirror(shared, mirror);
+        }
+        let next = self.wanted.get(&name).cloned()?;
+        self.running.insert(name, next.clone());
+        Some(next)
+    }
+
+    /// Deletes a mirror that shows no Pod of this node.
+    fn bury(&self, shared: &Shared, mirror: Arc<Pod>) {
+        if !self.running.contains_key(&full_name(&mirror)) {
+            delete_mirror(shared, mirror);
+        }
+    }
+}
+
+fn delete_mirror(shared: &Shared, mirror: Arc<Pod>) {
+    let client = shared.client.clone();
+    shared.tasks.spawn(async move { status::delete_object(&client, &mirror).await });
+}
+
+fn is_same(one: &Pod, other: &Pod) -> bool {
+    let (a, b) = (&one.metadata, &other.metadata);
+    a.uid == b.uid && a.labels == b.labels && one.spec == other.spec
+}
+
+fn is_ending(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
+}
+
+/// A Pod of the API is none of this node's manifests, whatever it says of itself.
+fn of_api(pod: Arc<Pod>) -> Arc<Pod> {
+    if !rules::is_static(&pod) {
+        return pod;
+    }
+    let mut pod = (*pod).clone();
+    rules::set_source(&mut pod, "api");
+    Arc::new(pod)
 }
 
 /// Whether the API still has this very Pod.

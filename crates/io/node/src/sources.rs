@@ -35,7 +35,11 @@ pub(crate) async fn collect(
             sources.secrets.insert(name, object);
         }
     }
-    sources.services = services(shared, pod, namespace).await?;
+    sources.services = match services(shared, pod, namespace).await {
+        // A static Pod starts without an API server (upstream `makeEnvironmentVariables`).
+        Err(CallError::Unreachable(_)) if kubelet::static_pods::is_static(pod) => Vec::new(),
+        services => services?,
+    };
     Ok(sources)
 }
 

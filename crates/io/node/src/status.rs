@@ -67,6 +67,7 @@ pub(crate) async fn run(
 ) {
     let meta = &pod.metadata;
     let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+    let uid = meta.uid.as_deref().unwrap_or_default();
     let target = Target { subresource: "status", ..target::<Pod>(namespace, name) };
     let mut last = serde_json::to_value(&pod.status).unwrap_or_default();
     let mut queue = Queue { receiver, ahead: None };
@@ -80,7 +81,7 @@ pub(crate) async fn run(
         }
         loop {
             let new = serde_json::to_value(&*status).unwrap_or_default();
-            match send(&shared, &pod, &target, &last, &new).await {
+            match send(&shared, uid, &target, &last, &new).await {
                 Ok(()) => {
                     last = new;
                     written();
@@ -97,15 +98,22 @@ pub(crate) async fn run(
     }
 }
 
-async fn send(shared: &Shared, pod: &Pod, target: &Target, last: &Value, new: &Value) -> Result<(), CallError> {
+/// Turns the status `last` of the Pod with that UID into `new`.
+pub(crate) async fn send(
+    shared: &Shared,
+    uid: &str,
+    target: &Target,
+    last: &Value,
+    new: &Value,
+) -> Result<(), CallError> {
     let Some(difference) = status_patch(last, new) else { return Ok(()) };
-    let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": difference});
+    let patch = json!({"metadata": {"uid": uid}, "status": difference});
     let write = Write { verb: Verb::StrategicPatch, target: target.clone(), body: patch.to_string().into() };
     shared.client.transport().write(write).await.map(drop)
 }
 
 /// The API is told that nothing of the Pod is left. Gone or replaced already is as good.
-async fn delete_object(client: &Client, pod: &Pod) {
+pub(crate) async fn delete_object(client: &Client, pod: &Pod) {
     let meta = &pod.metadata;
     let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
     let options = json!({"gracePeriodSeconds": 0, "preconditions": {"uid": meta.uid}});

@@ -3,6 +3,7 @@
 use crate::Shared;
 use crate::effects::{Effects, remove_logs};
 use crate::live::Live;
+use crate::mirror;
 use crate::pods::Refused;
 use crate::prober::Probers;
 use crate::status::{self, Wanted};
@@ -65,10 +66,18 @@ impl Worker {
         });
         let (wanted, receiver) = mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
-        let outbox = self.outbox.clone();
-        tasks.spawn(status::run(self.shared.clone(), self.pod.clone(), receiver, move || {
-            outbox.send(Input::StatusWritten).ok();
-        }));
+        let tell = |input: Input| {
+            let outbox = self.outbox.clone();
+            move || {
+                outbox.send(input.clone()).ok();
+            }
+        };
+        let (shared, pod, written) = (self.shared.clone(), self.pod.clone(), tell(Input::StatusWritten));
+        if kubelet::static_pods::is_static(&self.pod) {
+            tasks.spawn(mirror::run(shared, pod, receiver, written, tell(Input::Removed)));
+        } else {
+            tasks.spawn(status::run(shared, pod, receiver, written));
+        }
         let effects = Arc::new(Effects::new(self.shared.clone(), self.uid.clone(), self.outbox.clone()));
         if let Some(refusal) = self.still_refused(refused).await {
             let Refusal { reason, message } = refusal;
