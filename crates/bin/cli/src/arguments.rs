@@ -94,12 +94,39 @@ pub struct Kubelet {
     #[arg(long, value_name = "NAME:VALUE", requires = "manifest_url")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub manifest_url_header: Vec<String>,
+    /// A container's log is rotated when it is longer, e.g. `10Mi` (the default)
+    #[arg(long, value_name = "QUANTITY")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_log_max_size: Option<String>,
+    /// So many files of a container's log are kept (5 unless given, at least 2)
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_log_max_files: Option<String>,
+    /// Unused images go when their file system is used to this percentage (85 unless given)
+    #[arg(long, value_name = "PERCENT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_gc_high_threshold: Option<String>,
+    /// Unused images go until their file system is down to this percentage (80 unless given)
+    #[arg(long, value_name = "PERCENT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_gc_low_threshold: Option<String>,
+    /// Unused images younger than this stay, e.g. `2m` (the default)
+    #[arg(long, value_name = "DURATION")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minimum_image_ttl_duration: Option<String>,
 }
 
 impl Kubelet {
     /// Each flag with what was given for it.
     pub fn flags(&self) -> Vec<(&'static str, Vec<&str>)> {
-        let single = [("--manifest-url", &self.manifest_url)];
+        let single = [
+            ("--manifest-url", &self.manifest_url),
+            ("--container-log-max-size", &self.container_log_max_size),
+            ("--container-log-max-files", &self.container_log_max_files),
+            ("--image-gc-high-threshold", &self.image_gc_high_threshold),
+            ("--image-gc-low-threshold", &self.image_gc_low_threshold),
+            ("--minimum-image-ttl-duration", &self.minimum_image_ttl_duration),
+        ];
         let single = single.map(|(flag, value)| (flag, value.iter().map(String::as_str).collect()));
         let headers = self.manifest_url_header.iter().map(String::as_str).collect();
         single.into_iter().chain([("--manifest-url-header", headers)]).collect()
@@ -251,7 +278,10 @@ pub struct Passed {
 }
 
 /// `90s`, `5m`, `1h30m`
-fn duration(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn duration(text: &str) -> Result<Duration, String> {
     let span: jiff::SignedDuration = text.parse().map_err(|error| format!("not a duration: {error}"))?;
     Duration::try_from(span).map_err(|error| error.to_string())
 }

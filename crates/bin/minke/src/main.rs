@@ -10,6 +10,7 @@ mod host;
 mod in_process;
 mod instance;
 mod join;
+mod kubelet_flags;
 mod life;
 mod node;
 mod places;

@@ -1,6 +1,7 @@
 //! A node: runtime, images, network and kubelet, wired to an API server.
 
 use crate::instance::Instance;
+use crate::kubelet_flags;
 use crate::places::{self, Places};
 use anyhow::{Context, Result};
 use client::transport::Transport;
@@ -29,7 +30,7 @@ pub(crate) struct Running {
     pub(crate) runtime: Arc<dyn Runtime>,
 }
 
-/// How the kubelet's API is served: clients must be signed by the cluster's authority.
+/// How the kubelet's API is served: clients are signed by the cluster's authority, or bring a token.
 pub(crate) fn kubelet_tls(
     authority: &CertificateDer<'static>,
     certificate: CertificateDer<'static>,
@@ -37,7 +38,7 @@ pub(crate) fn kubelet_tls(
 ) -> Result<rustls::ServerConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(authority.clone())?;
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build()?;
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build()?;
     let config = rustls::ServerConfig::builder().with_client_cert_verifier(verifier);
     Ok(config.with_single_cert(vec![certificate], key)?)
 }
@@ -93,6 +94,8 @@ pub(crate) async fn start(
         pod_cidrs,
         manifest_url: record.kubelet.manifest_url.clone(),
         manifest_url_headers: record.kubelet.manifest_url_header.clone(),
+        logs: kubelet_flags::logs(&record.kubelet)?,
+        images: kubelet_flags::images(&record.kubelet)?,
         version: format!("v1.37.1+minke-{}", env!("CARGO_PKG_VERSION")),
     };
     let node = Arc::new(Node::build(config, Client::new(transport), runtime.clone()));

@@ -21,6 +21,8 @@ mod default_instance;
 mod kubectl;
 #[path = "e2e/network.rs"]
 mod network;
+#[path = "e2e/node.rs"]
+mod node;
 #[path = "e2e/pods.rs"]
 mod pods;
 #[path = "e2e/port_forward.rs"]

@@ -1,5 +1,6 @@
 //! The life of a Pod on its node as a pure state machine: `step(state, input, now) -> actions and the next wake-up`.
 
+pub mod access;
 pub mod allocated;
 pub mod backoff;
 pub mod conditions;
@@ -7,6 +8,7 @@ pub mod container;
 pub mod credentials;
 pub mod env;
 pub mod files;
+pub mod garbage;
 pub mod logs;
 pub mod machine;
 pub mod node;

@@ -2,7 +2,9 @@
 //! `pkg/kubelet/nodestatus/setters.go`, KEP-589).
 
 use jiff::Timestamp;
+use schema::quantity::{Quantity, Suffix};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// How often the Lease is renewed (upstream: a quarter of 40 s), and how long it counts.
@@ -30,7 +32,22 @@ pub struct Facts {
     pub architecture: String,
     pub version: String,
     pub pod_cidrs: Vec<String>,
+    /// Bytes of huge pages by the size of one.
+    pub huge_pages: BTreeMap<u64, u64>,
+    pub images: Vec<Image>,
 }
+
+/// An image that the node has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Image {
+    /// Digests, then tags.
+    pub names: Vec<String>,
+    pub size_bytes: u64,
+}
+
+/// As many images are shown, and as many names of each (upstream `nodeStatusMaxImages`, `MaxNamesPerImageInNodeStatus`).
+const MAX_IMAGES: usize = 50;
+const MAX_NAMES: usize = 5;
 
 /// The Node as first written.
 pub fn object(facts: &Facts, now: Timestamp) -> Value {
@@ -96,7 +113,19 @@ pub fn status(facts: &Facts, old: &Value, now: Timestamp) -> Value {
             "operatingSystem": "linux",
             "architecture": facts.architecture,
         },
+        "images": images(&facts.images),
     })
+}
+
+/// The largest images first.
+fn images(all: &[Image]) -> Value {
+    let mut all: Vec<&Image> = all.iter().collect();
+    all.sort_by(|a, b| b.size_bytes.cmp(&a.size_bytes).then_with(|| a.names.cmp(&b.names)));
+    let shown = all.into_iter().take(MAX_IMAGES).map(|image| {
+        let names: Vec<_> = image.names.iter().take(MAX_NAMES).collect();
+        json!({"names": names, "sizeBytes": image.size_bytes})
+    });
+    shown.collect()
 }
 
 /// The machine's own capacity, which is also allocatable: nothing is reserved.
@@ -106,10 +135,15 @@ pub fn resources(facts: &Facts) -> Map<String, Value> {
         ("memory", format!("{}Ki", facts.memory_bytes / 1024)),
         ("ephemeral-storage", format!("{}Ki", facts.ephemeral_storage_bytes / 1024)),
         ("pods", facts.max_pods.to_string()),
-        ("hugepages-1Gi", "0".to_owned()),
-        ("hugepages-2Mi", "0".to_owned()),
     ];
-    amounts.into_iter().map(|(name, amount)| (name.to_owned(), amount.into())).collect()
+    let mut amounts: Map<String, Value> =
+        amounts.into_iter().map(|(name, amount)| (name.to_owned(), amount.into())).collect();
+    let binary =
+        |bytes: u64| Quantity::from_value(i64::try_from(bytes).unwrap_or(i64::MAX), Suffix::Binary).canonical();
+    amounts.extend(
+        facts.huge_pages.iter().map(|(size, bytes)| (format!("hugepages-{}", binary(*size)), binary(*bytes).into())),
+    );
+    amounts
 }
 
 /// Whether the Node's amounts are not what the kubelet would write: somebody has changed its capacity.
@@ -156,6 +190,25 @@ mod tests {
         let ready = &second["conditions"][3];
         assert_eq!(ready["lastTransitionTime"], "2026-01-01T00:00:00Z");
         assert_eq!(ready["lastHeartbeatTime"], "2026-01-01T00:05:00Z");
+    }
+
+    #[test]
+    fn the_largest_images_and_huge_pages_are_shown() {
+        let image = |size_bytes: u64, names: &[&str]| Image {
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            size_bytes,
+        };
+        let mut images = vec![image(1, &["small"]), image(9, &["a", "b", "c", "d", "e", "f"])];
+        images.extend((2..60).map(|size| image(size % 9, &["x"])));
+        let facts =
+            Facts { images, huge_pages: BTreeMap::from([(2 << 20, 4 << 20), (1 << 30, 0)]), ..Facts::default() };
+        let status = status(&facts, &Value::Null, Timestamp::UNIX_EPOCH);
+        assert_eq!(status["images"].as_array().unwrap().len(), 50);
+        assert_eq!(status["images"][0], json!({"names": ["a", "b", "c", "d", "e"], "sizeBytes": 9}));
+        assert_eq!(
+            (&status["capacity"]["hugepages-2Mi"], &status["allocatable"]["hugepages-1Gi"]),
+            (&json!("4Mi"), &json!("0"))
+        );
     }
 
     #[test]

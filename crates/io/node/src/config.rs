@@ -1,5 +1,6 @@
 //! What a node must be told.
 
+use kubelet::garbage::{ImagePolicy, LogPolicy};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,6 +34,43 @@ pub struct Config {
     /// Where static Pods are asked for, beside `manifests/`, and with which headers (`Name: value`).
     pub manifest_url: Option<String>,
     pub manifest_url_headers: Vec<String>,
+    /// When containers' logs are rotated.
+    pub logs: LogPolicy,
+    /// When images are cleared away.
+    pub images: ImagePolicy,
     /// The kubelet's version as the Node shows it.
     pub version: String,
+}
+
+impl Config {
+    /// As `/configz` shows it: the `KubeletConfiguration` in force, as far as there are such settings here.
+    pub(crate) fn shown(&self) -> serde_json::Value {
+        serde_json::json!({"kubeletconfig": {
+            "kind": "KubeletConfiguration",
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "staticPodPath": self.data_dir.join("manifests"),
+            "staticPodURL": self.manifest_url,
+            "port": self.kubelet_port,
+            "authentication": {
+                "x509": {},
+                "webhook": {"enabled": true, "cacheTTL": "2m0s"},
+                "anonymous": {"enabled": false},
+            },
+            "authorization": {
+                "mode": "Webhook",
+                "webhook": {"cacheAuthorizedTTL": "5m0s", "cacheUnauthorizedTTL": "30s"},
+            },
+            "clusterDomain": self.cluster_domain,
+            "clusterDNS": self.cluster_dns,
+            "nodeStatusReportFrequency": "5m0s",
+            "nodeLeaseDurationSeconds": kubelet::node::LEASE_DURATION_S,
+            "maxPods": self.max_pods,
+            "podLogsDir": self.pod_logs,
+            "containerLogMaxSize": self.logs.max_bytes.to_string(),
+            "containerLogMaxFiles": self.logs.max_files,
+            "imageGCHighThresholdPercent": self.images.high_percent,
+            "imageGCLowThresholdPercent": self.images.low_percent,
+            "imageMinimumGCAge": format!("{}s", self.images.minimum_age.as_secs()),
+        }})
+    }
 }

@@ -375,9 +375,12 @@ fn termination_message(shared: &Shared, pod: &Pod, container: &Container, attemp
 
 /// The Pod is gone from the API: nobody can ask for its logs any more.
 pub(crate) fn remove_logs(config: &Config, pod: &Pod) {
-    let directory = container::log_directory(&config.pod_logs, pod);
-    log_links::remove(config, &directory);
-    if let Err(error) = std::fs::remove_dir_all(&directory)
+    remove_log_directory(config, &container::log_directory(&config.pod_logs, pod));
+}
+
+pub(crate) fn remove_log_directory(config: &Config, directory: &std::path::Path) {
+    log_links::remove(config, directory);
+    if let Err(error) = std::fs::remove_dir_all(directory)
         && error.kind() != std::io::ErrorKind::NotFound
     {
         tracing::warn!(path = %directory.display(), %error, "logs not removed");

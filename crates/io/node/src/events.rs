@@ -4,12 +4,16 @@ use crate::{NodeError, Shared};
 use api::write::Verb;
 use client::typed::Client;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kubelet::pod::PodEvent;
 use std::sync::Arc;
 use tokio::sync::{Mutex, mpsc};
 
-type Told = (Arc<Pod>, PodEvent, Timestamp);
+/// What an event is about, and when it happened.
+enum Told {
+    Pod(Arc<Pod>, PodEvent, Timestamp),
+    Node { warning: bool, reason: &'static str, message: String, at: Timestamp },
+}
 
 /// Takes events from anywhere on the node; never blocks.
 pub(crate) struct Recorder {
@@ -26,7 +30,12 @@ impl Recorder {
     }
 
     pub(crate) fn pod(&self, pod: &Arc<Pod>, event: &PodEvent) {
-        self.sender.send((pod.clone(), event.clone(), Timestamp::now())).ok();
+        self.sender.send(Told::Pod(pod.clone(), event.clone(), Timestamp::now())).ok();
+    }
+
+    /// An event of this node.
+    pub(crate) fn node(&self, warning: bool, reason: &'static str, message: String) {
+        self.sender.send(Told::Node { warning, reason, message, at: Timestamp::now() }).ok();
     }
 }
 
@@ -35,8 +44,17 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Result<(), NodeError> {
     let recorder = &shared.events;
     let mut correlator = kubelet::recorder::Recorder::new("kubelet", &recorder.node);
     let mut told = recorder.receiver.lock().await;
-    while let Some((pod, event, at)) = told.recv().await {
-        let Some(write) = correlator.pod(&pod, &event, at) else { continue };
+    // As upstream's kubelet names its node: the name stands for the UID.
+    let name = Some(recorder.node.clone());
+    let node = ObjectReference { kind: Some("Node".to_owned()), uid: name.clone(), name, ..ObjectReference::default() };
+    while let Some(told) = told.recv().await {
+        let (write, reason) = match told {
+            Told::Pod(pod, event, at) => (correlator.pod(&pod, &event, at), event.reason),
+            Told::Node { warning, reason, message, at } => {
+                (correlator.record(node.clone(), warning, reason, &message, at), reason.into())
+            }
+        };
+        let Some(write) = write else { continue };
         let transport = recorder.client.transport();
         let mut result = transport.write(write.clone()).await;
         if write.verb != Verb::Create
@@ -46,7 +64,7 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Result<(), NodeError> {
             result = transport.write(again).await;
         }
         if let Err(error) = result {
-            tracing::debug!(reason = %event.reason, %error, "event not written");
+            tracing::debug!(%reason, %error, "event not written");
         }
     }
     Ok(())

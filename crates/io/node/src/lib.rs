@@ -3,11 +3,15 @@
 
 pub mod config;
 mod container;
+mod counters;
+mod disk;
 mod effects;
 mod events;
+mod garbage;
 mod hooks;
 mod live;
 mod log_links;
+mod log_rotation;
 mod mirror;
 pub mod network;
 mod podfiles;
@@ -17,6 +21,7 @@ mod register;
 pub mod server;
 mod sources;
 mod static_pods;
+mod stats;
 mod status;
 pub mod volumes;
 mod worker;
@@ -57,6 +62,10 @@ pub(crate) struct Shared {
     pub(crate) watches: live::Watches,
     pub(crate) mirrors: mirror::Mirrors,
     pub(crate) manifests: static_pods::Problems,
+    pub(crate) stats: stats::Stats,
+    pub(crate) counters: counters::Counters,
+    pub(crate) images: garbage::Collector,
+    pub(crate) reviews: server::auth::Reviews,
     /// What runs beside the parts: streams of exec and attach, the end of orphans. It ends with the node.
     pub(crate) tasks: TaskTracker,
     /// Set off when the node has told the API that it is Ready.
@@ -86,6 +95,10 @@ impl Node {
             watches: live::Watches::default(),
             mirrors: mirror::Mirrors::default(),
             manifests: static_pods::Problems::default(),
+            stats: stats::Stats::default(),
+            counters: counters::Counters::default(),
+            images: garbage::Collector::default(),
+            reviews: server::auth::Reviews::default(),
             tasks: TaskTracker::new(),
             ready: Notify::new(),
             node_changed: Notify::new(),
@@ -132,6 +145,8 @@ impl Node {
         parts.spawn(pods::run(self.shared.clone()));
         parts.spawn(events::run(self.shared.clone()));
         parts.spawn(server::run(self.shared.clone(), listener));
+        parts.spawn(log_rotation::run(self.shared.clone()));
+        parts.spawn(garbage::run(self.shared.clone()));
         tokio::select! {
             () = shutdown.cancelled() => Ok(()),
             ended = parts.join_next() => match ended {

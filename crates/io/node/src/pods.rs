@@ -19,7 +19,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 
 /// One Pod of this node as the rest of the node sees it.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) pod: Arc<Pod>,
     /// As the machine last told it; `None` until it has.
@@ -202,7 +202,10 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Result<(), NodeError> {
                         entry.inbox.send(Input::Removed).ok();
                     }
                 }
-                (Some(Change::Synced), _) => remove_orphans(&shared, std::mem::take(&mut found)),
+                (Some(Change::Synced), _) => {
+                    remove_orphans(&shared, std::mem::take(&mut found));
+                    remove_orphaned_directories(&shared);
+                }
                 (None, _) => return Ok(()),
             },
             event = runtime_events.recv() => match event {
@@ -365,6 +368,33 @@ fn remove_orphans(shared: &Arc<Shared>, orphans: BTreeMap<String, Vec<SandboxSta
             }
         });
     }
+}
+
+/// Removes the directories and logs of Pods that ended while minke was not there to see it.
+fn remove_orphaned_directories(shared: &Arc<Shared>) {
+    let known: BTreeSet<_> = shared.pods.all().iter().filter_map(|entry| entry.pod.metadata.uid.clone()).collect();
+    let names = |directory: &std::path::Path| -> Vec<String> {
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        directories.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    };
+    let orphans: Vec<_> =
+        names(&shared.volumes.pod_directory("")).into_iter().filter(|uid| !known.contains(uid)).collect();
+    let pod_logs = shared.config.pod_logs.clone();
+    let of_orphan = |name: &String| name.rsplit_once('_').is_some_and(|(_, uid)| !known.contains(uid));
+    let logs: Vec<_> = names(&pod_logs).into_iter().filter(of_orphan).map(|name| pod_logs.join(name)).collect();
+    let tasks = shared.tasks.clone();
+    let shared = shared.clone();
+    tasks.spawn(async move {
+        for uid in orphans {
+            if let Err(error) = shared.volumes.tear_down(&uid).await {
+                tracing::warn!(uid, error, "an orphan's directory is not removed");
+            }
+        }
+        for directory in logs {
+            crate::effects::remove_log_directory(&shared.config, &directory);
+        }
+    });
 }
 
 /// Ends a sandbox's processes and removes what is left of it, even if the first fails.

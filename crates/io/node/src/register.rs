@@ -19,15 +19,14 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// Registers, then renews the Lease by its period (the protocol's heartbeat) and the status by its own.
 pub(crate) async fn run(shared: Arc<Shared>) -> Result<(), NodeError> {
-    let facts = observe(&shared.config);
     let uid = loop {
-        match register(&shared, &facts).await {
+        match register(&shared, &facts(&shared).await).await {
             Ok(uid) => break uid,
             Err(error @ CallError::Unreachable(_)) => {
                 tracing::info!(%error, "waiting for the API server");
                 tokio::time::sleep(RETRY).await;
             }
-            Err(source) => return Err(NodeError::Register { name: facts.name, source }),
+            Err(source) => return Err(NodeError::Register { name: shared.config.name.clone(), source }),
         }
     };
     shared.ready.notify_one();
@@ -47,7 +46,7 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Result<(), NodeError> {
                 heartbeat(&shared, &uid).await;
                 continue;
             }
-            _ = report.tick() => write_status(&shared, &observe(&shared.config)).await.map(drop),
+            _ = report.tick() => write_status(&shared, &facts(&shared).await).await.map(drop),
             () = shared.node_changed.notified() => follow(&shared).await,
         };
         if let Err(error) = written {
@@ -60,7 +59,7 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Result<(), NodeError> {
 async fn follow(shared: &Shared) -> Result<(), CallError> {
     let node = shared.client.get::<Node>("", &shared.config.name).await?;
     let old = serde_json::to_value(&node.status).unwrap_or_default();
-    let facts = observe(&shared.config);
+    let facts = facts(shared).await;
     if node::is_outdated(&facts, &old, Timestamp::now()) {
         write_status(shared, &facts).await?;
     }
@@ -113,6 +112,16 @@ async fn heartbeat(shared: &Shared, node_uid: &str) {
     }
 }
 
+/// The machine, and what changes on it.
+async fn facts(shared: &Shared) -> Facts {
+    let images = shared.runtime.list_images().await.unwrap_or_default();
+    let named = images.into_iter().map(|image| {
+        let names = image.repo_digests.into_iter().chain(image.repo_tags).collect();
+        node::Image { names, size_bytes: image.size_bytes }
+    });
+    Facts { images: named.collect(), ..observe(&shared.config) }
+}
+
 fn observe(config: &Config) -> Facts {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     let release = read("/etc/os-release");
@@ -140,7 +149,21 @@ fn observe(config: &Config) -> Facts {
         },
         version: config.version.clone(),
         pod_cidrs: config.pod_cidrs.clone(),
+        huge_pages: huge_pages(),
+        ..Facts::default()
     }
+}
+
+/// Bytes of huge pages by the size of one, which the kernel set aside.
+fn huge_pages() -> BTreeMap<u64, u64> {
+    let sizes = std::fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
+    let amount = |entry: std::fs::DirEntry| {
+        let name = entry.file_name().into_string().ok()?;
+        let bytes = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok()? * 1024;
+        let pages = std::fs::read_to_string(entry.path().join("nr_hugepages")).ok()?;
+        Some((bytes, bytes * pages.trim().parse::<u64>().ok()?))
+    };
+    sizes.filter_map(amount).collect()
 }
 
 /// `MemTotal`

@@ -1,11 +1,17 @@
-//! The kubelet's HTTPS API, as the API server asks it: logs, exec, attach, port-forward, health, the node's Pods.
-//! Only clients whose certificate our CA signed for `system:masters` are heard (that is the API server's own).
+//! The kubelet's HTTPS API (upstream `pkg/kubelet/server`): logs, exec, attach, port-forward, health, the node's Pods,
+//! figures. Who is heard, [`auth`] says.
 
+pub(crate) mod auth;
 mod exec;
+mod exposition;
 mod follow;
 pub(crate) mod logs;
+mod metrics;
+mod pods;
 
+use crate::stats::summary;
 use crate::{NodeError, Shared};
+use auth::User;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -21,7 +27,6 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Serves for ever.
 pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener) -> Result<(), NodeError> {
@@ -44,10 +49,10 @@ async fn serve(shared: Arc<Shared>, acceptor: TlsAcceptor, stream: TcpStream) {
     stream.set_nodelay(true).ok();
     let Ok(stream) = acceptor.accept(stream).await else { return };
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let allowed = certificates.first().is_some_and(|certificate| is_master(certificate));
+    let user = Arc::new(certificates.first().and_then(|certificate| auth::of_certificate(certificate)));
     let service = hyper::service::service_fn(move |request| {
-        let shared = shared.clone();
-        async move { Ok::<_, Infallible>(answer(shared, request, allowed).await) }
+        let (shared, user) = (shared.clone(), user.clone());
+        async move { Ok::<_, Infallible>(answer(shared, request, (*user).as_ref()).await) }
     });
     let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     if let Err(error) = server.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
@@ -55,22 +60,40 @@ async fn serve(shared: Arc<Shared>, acceptor: TlsAcceptor, stream: TcpStream) {
     }
 }
 
-/// Whether the subject names the organisation `system:masters`; the chain was checked by TLS.
-fn is_master(certificate: &[u8]) -> bool {
-    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return false };
-    certificate.subject().iter_organization().any(|name| name.as_str() == Ok("system:masters"))
-}
-
-async fn answer(shared: Arc<Shared>, request: Request<Incoming>, allowed: bool) -> Response<Body> {
-    if !allowed {
-        return text(StatusCode::FORBIDDEN, "Forbidden\n");
+async fn answer(shared: Arc<Shared>, request: Request<Incoming>, user: Option<&User>) -> Response<Body> {
+    let asked = (request.method().as_str(), request.uri().path());
+    if let Err((status, why)) = auth::check(&shared, user, asked, request.headers()).await {
+        return text(status, &why);
     }
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let query = Query::parse(request.uri().query().unwrap_or_default());
     match (request.method(), parts.as_slice()) {
-        (&Method::GET, ["healthz"]) => text(StatusCode::OK, "ok"),
-        (&Method::GET, ["pods"]) => pods(&shared),
+        (&Method::GET, ["healthz"] | ["healthz", "ping" | "log" | "syncloop"]) => text(StatusCode::OK, "ok"),
+        (&Method::GET, ["pods"]) => json(&pods::known(&shared)),
+        (&Method::GET, ["runningpods"] | ["runningpods", ""]) => pods::running(&shared).await,
+        (&Method::GET, ["configz"]) => json(&shared.config.shown()),
+        (&Method::GET | &Method::POST, ["stats", "summary"]) => {
+            let sample = shared.stats.sample(&shared, false).await;
+            json(&summary::summary(&sample, &shared.config.name, query.flag("only_cpu_and_memory")))
+        }
+        (&Method::GET, ["metrics"]) => figures(metrics::kubelet(&shared, &*shared.stats.sample(&shared, false).await)),
+        (&Method::GET, ["metrics", "resource"]) => {
+            figures(metrics::resource(&*shared.stats.sample(&shared, false).await))
+        }
+        (&Method::GET, ["metrics", "cadvisor"]) => {
+            figures(metrics::cadvisor(&*shared.stats.sample(&shared, false).await))
+        }
+        (&Method::GET, ["metrics", "probes"]) => figures(metrics::probes(&shared)),
+        (&Method::GET, ["logs", ..]) => {
+            let why = "minke does not serve the node's logs (/logs/, node log query); they are files of the host\n";
+            text(StatusCode::NOT_IMPLEMENTED, why)
+        }
+        (&Method::POST, ["checkpoint", namespace, pod, container]) => {
+            let why = "minke's runtime cannot checkpoint containers";
+            let message = format!("checkpointing of {namespace}/{pod}/{container} failed ({why})");
+            text(StatusCode::NOT_IMPLEMENTED, &message)
+        }
         (&Method::GET, ["containerLogs", namespace, pod, container]) => {
             logs::answer(&shared, namespace, pod, container, &query).await
         }
@@ -95,10 +118,17 @@ fn port_forward(shared: &Shared, request: Request<Incoming>, [namespace, pod]: [
     runtime::streaming::port_forward::answer(&shared.tasks, request, shared.runtime.clone(), entry.sandbox_id)
 }
 
-fn pods(shared: &Shared) -> Response<Body> {
-    let items: Vec<_> = shared.pods.all().into_iter().map(|entry| (*entry.pod).clone()).collect();
-    let list = serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items});
-    text(StatusCode::OK, &list.to_string())
+fn json(value: &serde_json::Value) -> Response<Body> {
+    with_type(text(StatusCode::OK, &value.to_string()), "application/json")
+}
+
+fn figures(exposition: String) -> Response<Body> {
+    with_type(text(StatusCode::OK, &exposition), "text/plain; version=0.0.4; charset=utf-8")
+}
+
+fn with_type(mut response: Response<Body>, of: &'static str) -> Response<Body> {
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(of));
+    response
 }
 
 /// Query parameters; a name may come several times (`command`).

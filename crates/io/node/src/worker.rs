@@ -1,6 +1,7 @@
 //! One Pod's task: inputs to its machine, the machine's actions to [`crate::effects`].
 
 use crate::Shared;
+use crate::counters::Counted;
 use crate::effects::{Effects, remove_logs};
 use crate::live::Live;
 use crate::mirror;
@@ -11,7 +12,7 @@ use control::scheduler::admission::{self, Refusal};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kubelet::machine::PodMachine;
-use kubelet::pod::{Action, HookKind, Input, Now};
+use kubelet::pod::{Action, HookKind, Input, Now, ProbeKind};
 use runtime::types::SandboxStatus;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -56,6 +57,35 @@ impl Worker {
             return admission::refusal(&self.pod, &info);
         }
         Some(why)
+    }
+
+    fn count(&self, input: &Input) {
+        let counters = &self.shared.counters;
+        match input {
+            Input::SandboxReady { .. } => counters.add(Counted::StartedPods, &[]),
+            Input::Started { container, .. } => {
+                let path = kubelet::machine::field_path(&self.pod, container);
+                let kind = match path.split('.').nth(1) {
+                    Some(list) if list.starts_with("initContainers") => "init_container",
+                    Some(list) if list.starts_with("ephemeralContainers") => "ephemeral_container",
+                    _ => "container",
+                };
+                counters.add(Counted::StartedContainers, &[kind]);
+            }
+            Input::Probed { container, probe, success, .. } => {
+                let kind = match probe {
+                    ProbeKind::Startup => "Startup",
+                    ProbeKind::Readiness => "Readiness",
+                    ProbeKind::Liveness => "Liveness",
+                };
+                let result = if *success { "successful" } else { "failed" };
+                let text = |text: &Option<String>| text.clone().unwrap_or_default();
+                let meta = &self.pod.metadata;
+                let (name, namespace) = (text(&meta.name), text(&meta.namespace));
+                counters.add(Counted::Probes, &[kind, result, &container.0, &name, &namespace, &self.uid]);
+            }
+            _ => {}
+        }
     }
 
     /// Runs until the machine is finished; returns the Pod's UID. `sandboxes` is what the runtime had at the start.
@@ -104,6 +134,7 @@ impl Worker {
             let first = matches!(input, Input::Spec(_)).then(|| recovered.take()).flatten();
             for input in std::iter::once(input).chain(first) {
                 probers.observe(&input);
+                self.count(&input);
                 let step = machine.step(input, now());
                 wake_at = step.wake_at;
                 let post_start = post_start(&step.actions);
@@ -120,6 +151,7 @@ impl Worker {
                         Action::Event(event) => self.shared.events.pod(&self.pod, &event),
                         Action::Finished => {
                             remove_logs(&self.shared.config, &self.pod);
+                            self.shared.counters.forget_pod(&self.uid);
                             return self.uid;
                         }
                         Action::StartProbes { container, id } => {

@@ -47,10 +47,15 @@ impl Cluster {
 
     /// Boots with more flags.
     pub(crate) fn start_with(flags: &[&str]) -> Self {
-        let directory = tempfile::Builder::new().prefix("minke-test-").tempdir().unwrap();
+        Self::start_in(&std::env::temp_dir(), flags, &["busybox", "nginx"])
+    }
+
+    /// Boots with its data directory in `parent`, with these images.
+    pub(crate) fn start_in(parent: &Path, flags: &[&str], images: &[&str]) -> Self {
+        let directory = tempfile::Builder::new().prefix("minke-test-").tempdir_in(parent).unwrap();
         up(directory.path(), flags);
         let cluster = Self::adopt(directory);
-        for name in ["busybox", "nginx"] {
+        for name in images {
             cluster.minke(&["image", "import", image(name).to_str().unwrap()]);
         }
         cluster

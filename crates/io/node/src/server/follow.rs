@@ -1,10 +1,12 @@
-//! Reads a log file to its end and, when asked to follow, on as it grows (inotify), until its container has ended.
+//! Reads a log file to its end and, when asked to follow, on as it grows (inotify), until its container has ended. When the
+//! log is rotated the file that was being read is read to its end, then the new one of that name.
 
 use crate::Shared;
 use futures::StreamExt;
 use inotify::{Inotify, WatchMask};
 use runtime::types::ContainerState;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::fs::File;
@@ -40,7 +42,9 @@ impl Follow {
         let growing = if follow {
             let exits = shared.pods.exits();
             let inotify = Inotify::init()?;
-            inotify.watches().add(&path, WatchMask::MODIFY)?;
+            // Of the directory, where a rotation makes a new file.
+            let directory = path.parent().unwrap_or(&path);
+            inotify.watches().add(directory, WatchMask::MODIFY | WatchMask::CREATE | WatchMask::MOVED_TO)?;
             Some(Growing { changes: inotify.into_event_stream([0; 1024])?, exits })
         } else {
             None
@@ -51,8 +55,14 @@ impl Follow {
     /// The next whole lines; `None` at the end.
     pub(super) async fn lines(&mut self) -> Option<Vec<u8>> {
         loop {
+            // Looked at before the last reading: nobody writes to the old file once there is a new one.
+            let replaced = self.growing.is_some() && self.is_replaced().await;
             match self.read().await {
                 Ok(Some(lines)) => return Some(lines),
+                Ok(None) if replaced => {
+                    (self.file, self.offset) = (None, 0);
+                    continue;
+                }
                 Ok(None) => {}
                 Err(error) => {
                     tracing::warn!(path = %self.path.display(), %error, "log cannot be read on");
@@ -70,6 +80,15 @@ impl Follow {
                 () = ended(&mut growing.exits, &self.container_id) => self.growing = None,
             }
         }
+    }
+
+    /// Whether another file has the log's name.
+    async fn is_replaced(&self) -> bool {
+        let Some(file) = &self.file else { return false };
+        let (Ok(open), Ok(named)) = (file.metadata().await, tokio::fs::metadata(&self.path).await) else {
+            return false;
+        };
+        (open.dev(), open.ino()) != (named.dev(), named.ino())
     }
 
     /// A last line without its end, e.g. of a container killed in the middle of it.
