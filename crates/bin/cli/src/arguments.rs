@@ -114,6 +114,29 @@ pub struct Kubelet {
     #[arg(long, value_name = "DURATION")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub minimum_image_ttl_duration: Option<String>,
+    /// Evict Pods at once when less is left (`memory.available<100Mi,nodefs.available<10%,…` unless given)
+    #[arg(long, value_name = "SIGNAL<AMOUNT,…")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eviction_hard: Option<String>,
+    /// Evict Pods when less is left for longer than the grace period
+    #[arg(long, value_name = "SIGNAL<AMOUNT,…")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eviction_soft: Option<String>,
+    #[arg(long, value_name = "SIGNAL=DURATION,…")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eviction_soft_grace_period: Option<String>,
+    /// So much more must be there again before the pressure is over
+    #[arg(long, value_name = "SIGNAL=AMOUNT,…")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eviction_minimum_reclaim: Option<String>,
+    /// How long a condition of pressure stays after the pressure, e.g. `5m` (the default)
+    #[arg(long, value_name = "DURATION")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eviction_pressure_transition_period: Option<String>,
+    /// Seconds that Pods have at most when a soft threshold evicts them (0 unless given)
+    #[arg(long, value_name = "SECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eviction_max_pod_grace_period: Option<String>,
 }
 
 impl Kubelet {
@@ -126,6 +149,12 @@ impl Kubelet {
             ("--image-gc-high-threshold", &self.image_gc_high_threshold),
             ("--image-gc-low-threshold", &self.image_gc_low_threshold),
             ("--minimum-image-ttl-duration", &self.minimum_image_ttl_duration),
+            ("--eviction-hard", &self.eviction_hard),
+            ("--eviction-soft", &self.eviction_soft),
+            ("--eviction-soft-grace-period", &self.eviction_soft_grace_period),
+            ("--eviction-minimum-reclaim", &self.eviction_minimum_reclaim),
+            ("--eviction-pressure-transition-period", &self.eviction_pressure_transition_period),
+            ("--eviction-max-pod-grace-period", &self.eviction_max_pod_grace_period),
         ];
         let single = single.map(|(flag, value)| (flag, value.iter().map(String::as_str).collect()));
         let headers = self.manifest_url_header.iter().map(String::as_str).collect();

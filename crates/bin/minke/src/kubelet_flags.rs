@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use cli::arguments::{Kubelet, duration};
+use kubelet::eviction::Settings;
 use kubelet::garbage::{ImagePolicy, LogPolicy};
 use schema::quantity::Quantity;
 use std::str::FromStr;
@@ -31,6 +32,21 @@ pub(crate) fn images(flags: &Kubelet) -> Result<ImagePolicy> {
     let minimum_age = period("--minimum-image-ttl-duration", &flags.minimum_image_ttl_duration)?;
     let minimum_age = minimum_age.unwrap_or(usual.minimum_age);
     Ok(ImagePolicy { high_percent: high, low_percent: low, minimum_age })
+}
+
+/// When Pods are evicted.
+pub(crate) fn eviction(flags: &Kubelet) -> Result<Settings> {
+    let mut settings = Settings::parse(
+        flags.eviction_hard.as_deref(),
+        flags.eviction_soft.as_deref(),
+        flags.eviction_soft_grace_period.as_deref(),
+        flags.eviction_minimum_reclaim.as_deref(),
+    )?;
+    let transition = period("--eviction-pressure-transition-period", &flags.eviction_pressure_transition_period)?;
+    settings.transition_period = transition.unwrap_or(settings.transition_period);
+    let grace = number("--eviction-max-pod-grace-period", &flags.eviction_max_pod_grace_period)?;
+    settings.max_pod_grace_period_s = grace.unwrap_or(settings.max_pod_grace_period_s);
+    Ok(settings)
 }
 
 fn period(flag: &str, given: &Option<String>) -> Result<Option<Duration>> {

@@ -96,6 +96,7 @@ pub(crate) async fn start(
         manifest_url_headers: record.kubelet.manifest_url_header.clone(),
         logs: kubelet_flags::logs(&record.kubelet)?,
         images: kubelet_flags::images(&record.kubelet)?,
+        eviction: kubelet_flags::eviction(&record.kubelet)?,
         version: format!("v1.37.1+minke-{}", env!("CARGO_PKG_VERSION")),
     };
     let node = Arc::new(Node::build(config, Client::new(transport), runtime.clone()));

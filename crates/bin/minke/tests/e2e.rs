@@ -17,6 +17,8 @@ mod cluster;
 mod commands;
 #[path = "e2e/default_instance.rs"]
 mod default_instance;
+#[path = "e2e/eviction.rs"]
+mod eviction;
 #[path = "e2e/kubectl.rs"]
 mod kubectl;
 #[path = "e2e/network.rs"]

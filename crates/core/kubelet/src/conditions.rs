@@ -13,6 +13,15 @@ pub fn is_own(kind: &str) -> bool {
     OWN.contains(&kind)
 }
 
+/// Tells that a Pod goes for others' sake (KEP-3329); whoever ends it writes it.
+pub const DISRUPTION_TARGET: &str = "DisruptionTarget";
+pub const BY_KUBELET: &str = "TerminationByKubelet";
+
+/// Whether the kubelet wrote, or is to write, this condition.
+pub fn is_written(kind: &str, reason: &str) -> bool {
+    is_own(kind) || (kind == DISRUPTION_TARGET && reason == BY_KUBELET)
+}
+
 /// What is said in one condition.
 struct Says {
     status: &'static str,
@@ -40,7 +49,9 @@ pub fn conditions(
     phase: Phase,
 ) -> Vec<PodCondition> {
     let api = view.pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let mut conditions: Vec<_> = api.filter(|condition| !is_own(&condition.type_)).cloned().collect();
+    let told = |condition: &PodCondition| view.disrupted.is_some_and(|own| own.type_ == condition.type_);
+    let others = api.filter(|condition| !is_own(&condition.type_) && !told(condition));
+    let mut conditions: Vec<_> = others.cloned().collect();
     let mut add = |kind: &str, says: Says, generation: Option<i64>| {
         let condition = condition(view, kind, says, generation);
         conditions.push(condition);
@@ -55,6 +66,7 @@ pub fn conditions(
     if view.pod.spec.as_ref().is_some_and(crate::restart::could_restart_all) {
         add("AllContainersRestarting", restarting_all(view, phase), None);
     }
+    conditions.extend(view.disrupted.cloned());
     conditions
 }
 

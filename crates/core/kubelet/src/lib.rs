@@ -7,6 +7,7 @@ pub mod conditions;
 pub mod container;
 pub mod credentials;
 pub mod env;
+pub mod eviction;
 pub mod files;
 pub mod garbage;
 pub mod logs;

@@ -35,7 +35,7 @@ use crate::order::{self, Turn};
 use crate::phase::Phase;
 use crate::pod::{Action, ContainerName, Input, Now, PodEvent, Step};
 use crate::status::{SandboxIs, View, status};
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -140,6 +140,8 @@ pub struct PodMachine {
     pod_ips: Vec<IpAddr>,
     /// The Pod has failed as a whole.
     failed: Option<Reason>,
+    /// Why it has failed, if it was evicted.
+    eviction: Option<Eviction>,
     /// The object is gone from its source.
     removed: bool,
     /// All containers are being ended to start the Pod anew (KEP-5532).
@@ -151,6 +153,14 @@ pub struct PodMachine {
     /// A status write is under way.
     writing: bool,
     nonce: u64,
+}
+
+/// How a Pod is evicted.
+#[derive(Debug)]
+struct Eviction {
+    grace_period: Duration,
+    /// Shown from then on.
+    condition: Option<PodCondition>,
 }
 
 /// What one step collects.
@@ -179,6 +189,7 @@ impl PodMachine {
             containers: Vec::new(),
             pod_ips: Vec::new(),
             failed: None,
+            eviction: None,
             removed: false,
             restarting_all: false,
             sandboxes: Vec::new(),
@@ -329,6 +340,7 @@ impl PodMachine {
             host_ips: &self.config.node_ips,
             old: &self.status,
             failed: self.failed.as_ref().map(|failed| (failed.reason.as_str(), failed.message.as_str())),
+            disrupted: self.eviction.as_ref().and_then(|eviction| eviction.condition.as_ref()),
             restarting_all: self.restarting_all,
             ending: self.is_deleted(),
             over: false,

@@ -1,10 +1,11 @@
 //! What a node says of itself: the Node object at registration, its conditions, its Lease (upstream
 //! `pkg/kubelet/nodestatus/setters.go`, KEP-589).
 
+use crate::eviction::Condition;
 use jiff::Timestamp;
 use schema::quantity::{Quantity, Suffix};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// How often the Lease is renewed (upstream: a quarter of 40 s), and how long it counts.
@@ -35,6 +36,7 @@ pub struct Facts {
     /// Bytes of huge pages by the size of one.
     pub huge_pages: BTreeMap<u64, u64>,
     pub images: Vec<Image>,
+    pub pressure: BTreeSet<Condition>,
 }
 
 /// An image that the node has.
@@ -87,6 +89,11 @@ pub fn status(facts: &Facts, old: &Value, now: Timestamp) -> Value {
         json!({"type": of, "status": status, "reason": reason, "message": message,
             "lastHeartbeatTime": time(now), "lastTransitionTime": since})
     };
+    let pressure = |of: Condition, [with, without]: [(&str, &str); 2]| {
+        let (status, (reason, message)) =
+            if facts.pressure.contains(&of) { ("True", with) } else { ("False", without) };
+        condition(&format!("{of:?}"), status, reason, message)
+    };
     // Extended resources are advertised by others; like everything here they are allocatable as far as there are any.
     let mut capacity = old["capacity"].as_object().cloned().unwrap_or_default();
     capacity.extend(resources(facts));
@@ -95,9 +102,18 @@ pub fn status(facts: &Facts, old: &Value, now: Timestamp) -> Value {
         "capacity": capacity,
         "allocatable": capacity,
         "conditions": [
-            condition("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-            condition("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-            condition("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            pressure(Condition::MemoryPressure, [
+                ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+                ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+            ]),
+            pressure(Condition::DiskPressure, [
+                ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+                ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+            ]),
+            pressure(Condition::PIDPressure, [
+                ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+                ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            ]),
             condition("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
         ],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": facts.kubelet_port}},
@@ -146,10 +162,16 @@ pub fn resources(facts: &Facts) -> Map<String, Value> {
     amounts
 }
 
-/// Whether the Node's amounts are not what the kubelet would write: somebody has changed its capacity.
+/// Whether the Node is not what the kubelet would write: somebody has changed its capacity, or the node is short of something.
 pub fn is_outdated(facts: &Facts, old: &Value, now: Timestamp) -> bool {
     let wanted = status(facts, old, now);
-    ["capacity", "allocatable"].iter().any(|amounts| wanted[*amounts] != old[*amounts])
+    let conditions = |status: &Value| -> Vec<(Value, Value)> {
+        let all = status["conditions"].as_array().into_iter().flatten();
+        all.map(|condition| (condition["type"].clone(), condition["status"].clone())).collect()
+    };
+    let told = conditions(old);
+    let amounts = ["capacity", "allocatable"].iter().any(|amounts| wanted[*amounts] != old[*amounts]);
+    amounts || conditions(&wanted).iter().any(|condition| !told.contains(condition))
 }
 
 /// The node's heartbeat in `kube-node-lease`.
@@ -190,6 +212,28 @@ mod tests {
         let ready = &second["conditions"][3];
         assert_eq!(ready["lastTransitionTime"], "2026-01-01T00:00:00Z");
         assert_eq!(ready["lastHeartbeatTime"], "2026-01-01T00:05:00Z");
+    }
+
+    #[test]
+    fn pressure_is_a_condition_and_its_end_too() {
+        let condition = |facts: &Facts, old: &Value, at: usize| {
+            let status = status(facts, old, Timestamp::UNIX_EPOCH);
+            let one = &status["conditions"][at];
+            format!("{} {} {}: {}", one["type"], one["status"], one["reason"], one["message"]).replace('"', "")
+        };
+        let calm = Facts::default();
+        let short = Facts { pressure: BTreeSet::from([Condition::DiskPressure]), ..Facts::default() };
+        assert_eq!(
+            condition(&calm, &Value::Null, 1),
+            "DiskPressure False KubeletHasNoDiskPressure: kubelet has no disk pressure"
+        );
+        assert_eq!(
+            condition(&short, &Value::Null, 1),
+            "DiskPressure True KubeletHasDiskPressure: kubelet has disk pressure"
+        );
+        let before = status(&calm, &Value::Null, Timestamp::UNIX_EPOCH);
+        assert!(!is_outdated(&calm, &before, Timestamp::UNIX_EPOCH));
+        assert!(is_outdated(&short, &before, Timestamp::UNIX_EPOCH));
     }
 
     #[test]

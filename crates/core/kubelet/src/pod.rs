@@ -1,7 +1,7 @@
 //! The doors of a Pod's state machine: what it is told and what it asks for.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerUser, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerUser, Pod, PodCondition, PodStatus};
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -78,6 +78,13 @@ pub enum Input {
     Rejected {
         reason: String,
         message: String,
+    },
+    /// The node ends it to free what it uses too much of, or needs itself: it fails with reason `Evicted`. Its containers have
+    /// `grace_s` to end; `condition` (`DisruptionTarget`) is shown from now on.
+    Evicted {
+        message: String,
+        grace_s: u32,
+        condition: Option<PodCondition>,
     },
     VolumesReady,
     /// Volumes cannot be prepared; the node tries again when what was missing may be there and then answers again.

@@ -6,7 +6,7 @@ use crate::phase::{Phase, phase};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, HostIP, Pod, PodIP, PodStatus, VolumeMount, VolumeMountStatus,
+    ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus, VolumeMount, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::net::IpAddr;
@@ -46,6 +46,8 @@ pub struct View<'a> {
     pub old: &'a PodStatus,
     /// The Pod was failed as a whole: reason and message.
     pub failed: Option<(&'a str, &'a str)>,
+    /// It was evicted for others' sake, which this tells.
+    pub disrupted: Option<&'a PodCondition>,
     /// All containers are being ended to start the Pod anew.
     pub restarting_all: bool,
     /// No container is started any more, so none waits for a start.

@@ -951,3 +951,23 @@ fn a_rejected_pod_fails_at_once() {
             Finished
     "#]]);
 }
+
+#[test]
+fn an_evicted_pod_ends_within_its_grace_and_says_why() {
+    let mut script = Script::new(json!({"terminationGracePeriodSeconds": 600, "containers": [{"name": "c"}]}));
+    script.up();
+    script.start("c");
+    script.clear();
+    script.events = true;
+    let message = "The node was low on resource: memory. ";
+    let condition = kubelet::eviction::condition(&Pod::default(), message, script.now().wall);
+    script.feed(Input::Evicted { message: message.into(), grace_s: 1, condition: Some(condition) });
+    script.feed(Input::Evicted { message: "again".into(), grace_s: 1, condition: None });
+    script.exit("c", 137);
+    script.feed(Input::SandboxStopped);
+    let status = serde_json::to_value(&script.status).unwrap();
+    let target = status["conditions"].as_array().unwrap().iter().find(|one| one["type"] == "DisruptionTarget").unwrap();
+    script.note(&format!("{} {} {}", status["reason"], status["message"], target["reason"]));
+    script.end(expect![[r#"
+    "#]]);
+}

@@ -1,5 +1,6 @@
 //! What a node must be told.
 
+use kubelet::eviction;
 use kubelet::garbage::{ImagePolicy, LogPolicy};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -38,6 +39,8 @@ pub struct Config {
     pub logs: LogPolicy,
     /// When images are cleared away.
     pub images: ImagePolicy,
+    /// When Pods are evicted.
+    pub eviction: eviction::Settings,
     /// The kubelet's version as the Node shows it.
     pub version: String,
 }

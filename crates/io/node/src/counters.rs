@@ -9,6 +9,8 @@ pub(crate) enum Counted {
     StartedPods,
     /// By `container_type`.
     StartedContainers,
+    /// By `eviction_signal`.
+    Evictions,
     /// By `reason`.
     ImagesCollected,
     /// By `probe_type`, `result`, `container`, `pod`, `namespace`, `pod_uid`.

@@ -61,6 +61,12 @@ impl Collector {
         Ok(())
     }
 
+    /// Removes every image that nobody uses; returns how many bytes that freed.
+    pub(crate) async fn free_all(&self, shared: &Shared) -> Result<u64, String> {
+        self.observe(shared).await?;
+        self.free(shared, u64::MAX, Duration::ZERO, "space").await
+    }
+
     /// Sees which images there are, and which are in use: by any container that there is, dead ones too.
     async fn observe(&self, shared: &Shared) -> Result<(), String> {
         let images = shared.runtime.list_images().await.map_err(|error| error.to_string())?;

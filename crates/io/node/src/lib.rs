@@ -7,6 +7,7 @@ mod counters;
 mod disk;
 mod effects;
 mod events;
+mod eviction;
 mod garbage;
 mod hooks;
 mod live;
@@ -65,6 +66,7 @@ pub(crate) struct Shared {
     pub(crate) stats: stats::Stats,
     pub(crate) counters: counters::Counters,
     pub(crate) images: garbage::Collector,
+    pub(crate) pressure: eviction::Pressure,
     pub(crate) reviews: server::auth::Reviews,
     /// What runs beside the parts: streams of exec and attach, the end of orphans. It ends with the node.
     pub(crate) tasks: TaskTracker,
@@ -98,6 +100,7 @@ impl Node {
             stats: stats::Stats::default(),
             counters: counters::Counters::default(),
             images: garbage::Collector::default(),
+            pressure: eviction::Pressure::default(),
             reviews: server::auth::Reviews::default(),
             tasks: TaskTracker::new(),
             ready: Notify::new(),
@@ -147,6 +150,7 @@ impl Node {
         parts.spawn(server::run(self.shared.clone(), listener));
         parts.spawn(log_rotation::run(self.shared.clone()));
         parts.spawn(garbage::run(self.shared.clone()));
+        parts.spawn(eviction::run(self.shared.clone()));
         tokio::select! {
             () = shutdown.cancelled() => Ok(()),
             ended = parts.join_next() => match ended {

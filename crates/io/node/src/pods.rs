@@ -9,7 +9,9 @@ use client::typed::target;
 use control::scheduler::NodeInfo;
 use control::scheduler::admission::{self, Refusal};
 use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
+use kubelet::eviction;
 use kubelet::pod::Input;
+use kubelet::resources::Qos;
 use kubelet::static_pods as rules;
 use runtime::types::{Runtime, RuntimeError, RuntimeEvent, SandboxStatus};
 use std::collections::{BTreeMap, BTreeSet};
@@ -342,8 +344,23 @@ fn refused(shared: &Shared, node: Arc<Node>, known: impl Fn(&Pod) -> bool, pod: 
     };
     let others = shared.pods.all().into_iter().filter(counts).map(|entry| entry.pod);
     let info = NodeInfo { node, pods: others.collect() };
-    let why = admission::refusal(pod, &info)?;
+    let why = under_pressure(shared, pod).or_else(|| admission::refusal(pod, &info))?;
     Some(Refused { why, info })
+}
+
+/// A node that is short of something takes no more Pods.
+fn under_pressure(shared: &Shared, pod: &Pod) -> Option<Refusal> {
+    let best_effort = Qos::of(pod) == Qos::BestEffort;
+    let tolerations = pod.spec.iter().flat_map(|spec| spec.tolerations.iter().flatten());
+    let tolerates = tolerations.into_iter().any(|toleration| {
+        let key = toleration.key.as_deref().unwrap_or_default();
+        let operator = toleration.operator.as_deref().unwrap_or("Equal");
+        let fits = key == "node.kubernetes.io/memory-pressure" || (key.is_empty() && operator == "Exists");
+        let valued = operator == "Equal" && toleration.value.as_deref().is_some_and(|value| !value.is_empty());
+        fits && !valued && matches!(toleration.effect.as_deref(), None | Some("" | "NoSchedule"))
+    });
+    let message = eviction::refusal(&shared.pressure.now(), rules::is_critical(pod), best_effort, tolerates)?;
+    Some(Refusal { reason: eviction::REASON.to_owned(), message })
 }
 
 fn is_over(status: Option<&PodStatus>) -> bool {

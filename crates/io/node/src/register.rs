@@ -119,7 +119,7 @@ async fn facts(shared: &Shared) -> Facts {
         let names = image.repo_digests.into_iter().chain(image.repo_tags).collect();
         node::Image { names, size_bytes: image.size_bytes }
     });
-    Facts { images: named.collect(), ..observe(&shared.config) }
+    Facts { images: named.collect(), pressure: shared.pressure.now(), ..observe(&shared.config) }
 }
 
 fn observe(config: &Config) -> Facts {

@@ -162,13 +162,17 @@ fn status_patch(old: &Value, new: &Value) -> Option<Value> {
 /// What differs of the kubelet's own conditions.
 fn conditions_patch(old: &[Value], new: &[Value]) -> Vec<Value> {
     let kind = |condition: &Value| condition["type"].as_str().unwrap_or_default().to_owned();
+    let is_written = |condition: &Value| {
+        let reason = condition["reason"].as_str().unwrap_or_default();
+        kubelet::conditions::is_written(&kind(condition), reason)
+    };
     let own = |list: &[Value]| -> BTreeMap<String, Value> {
-        let own = list.iter().map(|condition| (kind(condition), condition.clone()));
-        own.filter(|(kind, _)| kubelet::conditions::is_own(kind)).collect()
+        let own = list.iter().filter(|condition| is_written(condition));
+        own.map(|condition| (kind(condition), condition.clone())).collect()
     };
     let mut old = own(old);
     let mut patch = Vec::new();
-    for condition in new.iter().filter(|condition| kubelet::conditions::is_own(&kind(condition))) {
+    for condition in new.iter().filter(|condition| is_written(condition)) {
         let changed = match old.remove(&kind(condition)) {
             Some(before) => difference(&before, condition),
             None => Some(condition.clone()),

@@ -20,6 +20,9 @@ impl PodMachine {
     /// How long the Pod's containers have to end.
     pub(super) fn grace_period(&self) -> Duration {
         let metadata = &self.pod.metadata;
+        if let Some(eviction) = self.eviction.as_ref().filter(|_| !self.removed) {
+            return eviction.grace_period.max(MIN_GRACE);
+        }
         let asked = if self.removed {
             Some(0)
         } else if metadata.deletion_timestamp.is_some() {

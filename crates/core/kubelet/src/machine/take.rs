@@ -1,11 +1,11 @@
 //! What each input changes.
 
 use super::images::pulled;
-use super::{Place, PodMachine, PodState, Sandbox, Sandboxes, Turned, Volumes};
+use super::{Eviction, Place, PodMachine, PodState, Sandbox, Sandboxes, Turned, Volumes};
 use crate::container::{ContainerState, Reason, Restart};
 use crate::pod::{Action, Input};
-use crate::{container, status};
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use crate::{container, eviction, status};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ impl PodMachine {
                 self.recover(sandbox, sandbox_ready, ips, containers, turned);
             }
             Input::Rejected { reason, message } => self.take_rejection(reason, message, turned),
+            Input::Evicted { message, grace_s, condition } => self.take_eviction(message, grace_s, condition, turned),
             Input::VolumesReady => self.take_volumes(turned),
             Input::VolumesFailed { reason, message } => {
                 self.settle();
@@ -132,6 +133,16 @@ impl PodMachine {
                 PodState::Ended { volumes: Volumes::Going, sandboxes: Sandboxes::Kept, shown, deleting: false };
             turned.act(Action::TearDownVolumes);
         }
+    }
+
+    fn take_eviction(&mut self, message: String, grace_s: u32, condition: Option<PodCondition>, turned: &mut Turned) {
+        let ends = matches!(self.state, PodState::Ending { .. } | PodState::Stopping { .. } | PodState::Ended { .. });
+        if ends || self.failed.is_some() {
+            return;
+        }
+        turned.event(String::new(), true, eviction::REASON, message.clone());
+        self.failed = Some(Reason { reason: eviction::REASON.to_owned(), message });
+        self.eviction = Some(Eviction { grace_period: Duration::from_secs(grace_s.into()), condition });
     }
 
     fn take_volumes(&mut self, turned: &mut Turned) {

@@ -426,6 +426,12 @@ fn counted(out: &mut Exposition, shared: &Shared) {
             "container_type",
         ),
         (
+            Counted::Evictions,
+            "kubelet_evictions",
+            "[ALPHA] Cumulative number of pod evictions by eviction signal",
+            "eviction_signal",
+        ),
+        (
             Counted::ImagesCollected,
             "kubelet_image_garbage_collected_total",
             "[ALPHA] Total number of images garbage collected by the kubelet, whether through disk usage or image age.",

@@ -63,6 +63,16 @@ pub(crate) fn observe() -> Host {
     }
 }
 
+pub(crate) fn memory_now() -> Memory {
+    memory(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default())
+}
+
+/// How many tasks there are and may be (upstream `pidlimit`): threads count as processes do.
+pub(crate) fn processes_now() -> (u64, u64) {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    processes(&read("/proc/loadavg"), &read)
+}
+
 fn processes(loadavg: &str, read: &dyn Fn(&str) -> String) -> (u64, u64) {
     let running = loadavg.split_whitespace().nth(3).and_then(|part| part.split_once('/')?.1.parse().ok());
     let limits = ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"];
