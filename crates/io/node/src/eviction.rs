@@ -6,7 +6,7 @@ use crate::disk::Used as OnDisk;
 use crate::pods::Entry;
 use crate::stats::{PodSample, Sample, host, summary};
 use crate::worker::now;
-use crate::{NodeError, Shared, disk};
+use crate::{NodeError, Shared, disk, every};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kubelet::eviction::{
     self, Condition, ContainerUsage, IMMEDIATE_S, Local, Manager, Observation, Observations, Signal, Threshold, Usage,
@@ -23,7 +23,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::time::timeout;
 
 /// Upstream `evictionMonitoringPeriod`.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -51,8 +51,7 @@ impl Pressure {
 /// Watches for ever.
 pub(crate) async fn run(shared: Arc<Shared>) -> Result<(), NodeError> {
     let mut manager = Manager::default();
-    let mut ticks = tokio::time::interval(PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = every(PERIOD);
     let stalls = stalls().inspect_err(|error| tracing::debug!(%error, "the kernel tells of no memory pressure")).ok();
     loop {
         tokio::select! {

@@ -3,15 +3,13 @@
 
 use crate::counters::Counted;
 use crate::worker::now;
-use crate::{NodeError, Shared, disk};
+use crate::{NodeError, Shared, disk, every};
 use kubelet::garbage::{Images, insufficient};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::MissedTickBehavior;
 
-/// How often images are looked at, and how often it is seen which are in use (upstream `ImageGCPeriod` and
-/// `imageCacheUpdate…`).
+/// How often images are looked at at least (upstream `ImageGCPeriod`).
 const PERIOD: Duration = Duration::from_secs(300);
 
 /// What is known of the images.
@@ -20,8 +18,9 @@ pub(crate) struct Collector(tokio::sync::Mutex<Images>);
 
 /// Collects for ever.
 pub(crate) async fn run(shared: Arc<Shared>) -> Result<(), NodeError> {
-    let mut ticks = tokio::time::interval(PERIOD.min(shared.config.images.minimum_age.max(Duration::from_secs(1))));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Images must be seen to be old: where they may go young they are looked at more often.
+    let young = shared.config.images.minimum_age.max(Duration::from_secs(1));
+    let mut ticks = every(PERIOD.min(young));
     let mut failed_before = false;
     loop {
         ticks.tick().await;

@@ -31,7 +31,9 @@ use client::typed::Client;
 use config::Config;
 use runtime::types::Runtime;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -50,6 +52,13 @@ pub enum NodeError {
     Panic(String),
     #[error("a part of the node ended")]
     Ended,
+}
+
+/// Ticks now and then by a period, for what has no event; each use says why.
+pub(crate) fn every(period: Duration) -> Interval {
+    let mut interval = interval_at(Instant::now(), period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
 }
 
 /// What every part of the node shares.

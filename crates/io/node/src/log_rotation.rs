@@ -1,7 +1,7 @@
 //! Containers' logs are rotated when they are too long: looked at by a period, since a watch on every line would cost more
 //! than the lines (upstream `containerLogMonitorInterval`). Whoever follows a log goes on with the new file.
 
-use crate::{NodeError, Shared};
+use crate::{NodeError, Shared, every};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use kubelet::garbage::{LogPolicy, rotation};
@@ -11,14 +11,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::MissedTickBehavior;
 
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// Looks at all logs, for ever.
 pub(crate) async fn run(shared: Arc<Shared>) -> Result<(), NodeError> {
-    let mut ticks = tokio::time::interval(PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = every(PERIOD);
     loop {
         ticks.tick().await;
         for entry in shared.pods.all() {

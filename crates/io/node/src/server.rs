@@ -82,7 +82,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>, user: Option<&U
             figures(metrics::resource(&*shared.stats.sample(&shared, false).await))
         }
         (&Method::GET, ["metrics", "cadvisor"]) => {
-            figures(metrics::cadvisor(&*shared.stats.sample(&shared, false).await))
+            figures(metrics::cadvisor::cadvisor(&*shared.stats.sample(&shared, false).await))
         }
         (&Method::GET, ["metrics", "probes"]) => figures(metrics::probes(&shared)),
         (&Method::GET, ["logs", ..]) => {

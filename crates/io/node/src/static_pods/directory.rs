@@ -37,7 +37,8 @@ pub(super) async fn run(shared: &Arc<Shared>, sender: mpsc::UnboundedSender<Want
     };
     let mut directory = Directory::new(shared, path, Some(inotify.watches()));
     directory.watch();
-    let mut told = directory.read_all().then(|| directory.wanted()).unwrap_or_default();
+    directory.read_all();
+    let mut told = directory.wanted();
     sender.send(told.clone()).ok();
     let Ok(mut events) = inotify.into_event_stream([0; 4096]) else { return std::future::pending().await };
     while let Some(event) = events.next().await {
@@ -141,8 +142,8 @@ impl<'a> Directory<'a> {
         entries.map(|entry| entry.file_name()).filter(|name| is_visible(name)).collect()
     }
 
-    /// Reads every file; says whether there is any Pod.
-    fn read_all(&mut self) -> bool {
+    /// Reads every file, and forgets those that are gone.
+    fn read_all(&mut self) {
         let entries = self.entries();
         for gone in self.files.keys().filter(|name| !entries.contains(*name)).cloned().collect::<Vec<_>>() {
             self.read(&gone);
@@ -150,7 +151,6 @@ impl<'a> Directory<'a> {
         for name in entries {
             self.read(&name);
         }
-        !self.files.is_empty()
     }
 
     fn read(&mut self, name: &OsString) {

@@ -3,14 +3,13 @@
 //! directory, so that its Pods are known again after a restart even where the URL is not reachable then.
 
 use super::Wanted;
-use crate::Shared;
+use crate::{Shared, every};
 use jiff::Timestamp;
 use kubelet::static_pods::{self, MAX_BYTES, Origin};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
 
 const PERIOD: Duration = Duration::from_secs(20);
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,8 +30,7 @@ pub(super) async fn run(shared: &Arc<Shared>, sender: mpsc::UnboundedSender<Want
             return std::future::pending().await;
         }
     };
-    let mut ticks = tokio::time::interval(PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = every(PERIOD);
     loop {
         ticks.tick().await;
         let asked = match fetch(&client, url).await {
