@@ -20,7 +20,7 @@ pub(super) struct Shortage {
 pub(super) fn shortages(pod: &Pod, info: &NodeInfo) -> Vec<Shortage> {
     const FIRST: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
     let (mut wanted, allocatable) = (requests::of(pod), allocatable(info));
-    let used: Vec<_> = info.pods.iter().map(|pod| requests::of(pod)).collect();
+    let used: Vec<_> = info.pods.iter().map(|pod| requests::held(pod)).collect();
     let first = FIRST.iter().filter_map(|name| wanted.remove_entry(*name)).collect::<Vec<_>>();
     let count = i64::try_from(info.pods.len()).unwrap_or(i64::MAX);
     let others = first.into_iter().chain(wanted).filter(|(name, amount)| *amount > 0 && name != "pods");
@@ -48,9 +48,9 @@ pub(super) fn filter(cycle: &Cycle<'_>, info: &NodeInfo) -> Verdict {
 }
 
 /// The shares of processor and memory that would be in use, in thousandths.
-fn shares(cycle: &Cycle<'_>, info: &NodeInfo, of: fn(&Pod) -> Amounts) -> Vec<i64> {
+fn shares(cycle: &Cycle<'_>, info: &NodeInfo, of: fn(&Pod) -> Amounts, held: fn(&Pod) -> Amounts) -> Vec<i64> {
     let (wanted, allocatable) = (of(cycle.pod), allocatable(info));
-    let used: Vec<_> = info.pods.iter().map(|pod| of(pod)).collect();
+    let used: Vec<_> = info.pods.iter().map(|pod| held(pod)).collect();
     let share = |name: &str| {
         let capacity = allocatable.get(name).copied().filter(|capacity| *capacity > 0)?;
         let sum: i64 = used.iter().chain([&wanted]).filter_map(|used| used.get(name)).sum();
@@ -63,7 +63,7 @@ fn shares(cycle: &Cycle<'_>, info: &NodeInfo, of: fn(&Pod) -> Amounts) -> Vec<i6
 /// The emptier the better.
 pub(super) fn least_allocated(cycle: &Cycle<'_>, nodes: &[&NodeInfo]) -> Vec<i64> {
     let score = |info: &&NodeInfo| {
-        let shares = shares(cycle, info, requests::scored);
+        let shares = shares(cycle, info, requests::scored, requests::held_scored);
         let free: i64 = shares.iter().map(|share| (1000 - share) / 10).sum();
         free / i64::try_from(shares.len().max(1)).unwrap_or(1)
     };
@@ -72,7 +72,7 @@ pub(super) fn least_allocated(cycle: &Cycle<'_>, nodes: &[&NodeInfo]) -> Vec<i64
 
 /// The more evenly processor and memory are used the better.
 pub(super) fn balanced_allocation(cycle: &Cycle<'_>, nodes: &[&NodeInfo]) -> Vec<i64> {
-    let score = |info: &&NodeInfo| match shares(cycle, info, requests::of).as_slice() {
+    let score = |info: &&NodeInfo| match shares(cycle, info, requests::of, requests::held).as_slice() {
         [cpu, memory] => 100 - (cpu - memory).abs() / 20,
         _ => 100,
     };

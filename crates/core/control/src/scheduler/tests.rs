@@ -556,3 +556,32 @@ fn a_node_refuses_what_does_not_fit_it() {
         assert_eq!(said.as_deref(), expected);
     }
 }
+
+/// While a Pod is resized, the largest of what it asks for, was granted and has counts; what can never be granted does not.
+#[test]
+fn a_resized_pod_holds_the_most_of_its_sizes() {
+    let running = |asked: &str, granted: &str, actual: &str, pending: &str| {
+        let status = json!({"status": {
+            "allocatedResources": {"cpu": granted}, "resources": {"requests": {"cpu": actual}},
+            "conditions": [{"type": "PodResizePending", "status": "True", "reason": pending}],
+        }});
+        vec![on("n", "r", both(requests(asked), status))]
+    };
+    let one = || vec![node("n", json!({}))];
+    let new = || pod("p", requests("1500m"));
+    check(one(), running("500m", "500m", "500m", "Deferred"), new(), expect!["bind to n"]);
+    let no_room = || {
+        expect![
+            "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod. (no nomination)"
+        ]
+    };
+    check(one(), running("600m", "500m", "500m", "Deferred"), new(), no_room());
+    check(one(), running("500m", "600m", "500m", "Deferred"), new(), no_room());
+    check(one(), running("500m", "500m", "600m", "Deferred"), new(), no_room());
+    check(one(), running("600m", "500m", "500m", "Infeasible"), new(), expect!["bind to n"]);
+    // Nodes that tell of containers only.
+    let status = json!({"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+        "allocatedResources": {"cpu": "600m"}});
+    let status = json!({"status": {"containerStatuses": [status]}});
+    check(one(), vec![on("n", "r", both(requests("500m"), status))], new(), no_room());
+}

@@ -34,13 +34,15 @@ pub fn amounts(list: &Value) -> Amounts {
     entries.filter_map(|(name, value)| Some((name.clone(), quantity(value)?))).collect()
 }
 
-fn add(to: &mut Amounts, more: &Amounts) {
+/// Adds `more` to `to`.
+pub fn add(to: &mut Amounts, more: &Amounts) {
     for (name, amount) in more {
         to.entry(name.clone()).and_modify(|a| *a = a.add(amount)).or_insert(*amount);
     }
 }
 
-fn raise(to: &mut Amounts, more: &Amounts) {
+/// Lifts `to` to `more` where that is larger.
+pub fn raise(to: &mut Amounts, more: &Amounts) {
     for (name, amount) in more {
         let slot = to.entry(name.clone()).or_insert(*amount);
         if *amount > *slot {
@@ -49,48 +51,56 @@ fn raise(to: &mut Amounts, more: &Amounts) {
     }
 }
 
-/// What the containers of a Pod's spec need together: all main containers and sidecars, or an init container with the
-/// sidecars started before it where that is more. `kind` is `requests` or `limits`.
-pub fn aggregate(spec: &Value, kind: &str) -> Amounts {
-    let mut total = Amounts::new();
-    for container in spec.list("containers") {
-        add(&mut total, &amounts(&container["resources"][kind]));
+/// What containers need together: all main ones and sidecars, or an init container with the sidecars started before it
+/// where that is more (KEP-753). `init` tells of each whether it is a sidecar.
+pub fn together(main: impl Iterator<Item = Amounts>, init: impl Iterator<Item = (bool, Amounts)>) -> Amounts {
+    let (mut total, mut sidecars, mut starting) = (Amounts::new(), Amounts::new(), Amounts::new());
+    for own in main {
+        add(&mut total, &own);
     }
-    let mut sidecars = Amounts::new();
-    let mut starting = Amounts::new();
-    for container in spec.list("initContainers") {
-        let mut own = amounts(&container["resources"][kind]);
-        if is_sidecar(container) {
+    for (is_sidecar, own) in init {
+        let mut beside = sidecars.clone();
+        add(&mut beside, &own);
+        if is_sidecar {
             add(&mut total, &own);
-            add(&mut sidecars, &own);
-            own.clone_from(&sidecars);
-        } else {
-            add(&mut own, &sidecars);
+            sidecars.clone_from(&beside);
         }
-        raise(&mut starting, &own);
+        raise(&mut starting, &beside);
     }
     raise(&mut total, &starting);
     total
 }
 
-/// `PodRequests` and `PodLimits` of the spec: [`aggregate`], replaced by what is given for the whole Pod, plus overhead.
-pub fn of_pod(spec: &Value, kind: &str) -> Amounts {
-    let mut total = aggregate(spec, kind);
-    for (name, amount) in amounts(&spec["resources"][kind]) {
-        if is_pod_level(&name) {
-            total.insert(name, amount);
-        }
-    }
-    for (name, amount) in amounts(&spec["overhead"]) {
-        match total.get_mut(&name) {
-            Some(slot) if kind == "requests" || !slot.is_zero() => *slot = slot.add(&amount),
-            None if kind == "requests" => {
-                total.insert(name, amount);
-            }
-            _ => {}
+/// `PodRequests`: `total` of the containers, replaced by what is `given` for the whole Pod, plus overhead.
+pub fn requests_of_pod(mut total: Amounts, given: Amounts, overhead: &Amounts) -> Amounts {
+    total.extend(given.into_iter().filter(|(name, _)| is_pod_level(name)));
+    add(&mut total, overhead);
+    total
+}
+
+/// `PodLimits`: as [`requests_of_pod`], with overhead only where there is a limit.
+pub fn limits_of_pod(mut total: Amounts, given: Amounts, overhead: &Amounts) -> Amounts {
+    total.extend(given.into_iter().filter(|(name, _)| is_pod_level(name)));
+    for (name, amount) in overhead {
+        if let Some(limit) = total.get_mut(name).filter(|limit| !limit.is_zero()) {
+            *limit = limit.add(amount);
         }
     }
     total
+}
+
+/// [`together`] for a Pod's spec. `kind` is `requests` or `limits`.
+pub fn aggregate(spec: &Value, kind: &str) -> Amounts {
+    let own = |container: &Value| amounts(&container["resources"][kind]);
+    let init = spec.list("initContainers").iter().map(|container| (is_sidecar(container), own(container)));
+    together(spec.list("containers").iter().map(own), init)
+}
+
+/// `PodRequests` and `PodLimits` of the spec.
+pub fn of_pod(spec: &Value, kind: &str) -> Amounts {
+    let (total, given, overhead) =
+        (aggregate(spec, kind), amounts(&spec["resources"][kind]), amounts(&spec["overhead"]));
+    if kind == "requests" { requests_of_pod(total, given, &overhead) } else { limits_of_pod(total, given, &overhead) }
 }
 
 /// `DefaultPodLevelResources`: where some resources are given for the whole Pod, the others follow from its containers.
