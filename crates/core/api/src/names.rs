@@ -326,9 +326,10 @@ pub fn dns_subdomain_name(name: &str, prefix: bool) -> Vec<String> {
     dns_subdomain(&without_trailing_dash(name, prefix))
 }
 
-/// Declarative `LongName`: as [`dns_subdomain_name`], but lengths are told in bytes (DeviceClass, ReplicationController).
-pub fn long_name(name: &str, _prefix: bool) -> Vec<String> {
-    subdomain(name, max_bytes)
+/// Declarative `LongName`: as [`dns_subdomain_name`], but lengths are told in bytes, and nobody looks at `generateName`
+/// (DeviceClass).
+pub fn long_name(name: &str, prefix: bool) -> Vec<String> {
+    if prefix { Vec::new() } else { subdomain(name, max_bytes) }
 }
 
 /// `NameIsDNSLabel`: namespaces, services.

@@ -20,6 +20,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 const NODE_PORTS: std::ops::RangeInclusive<i64> = 30000..=32767;
+const NODE_PORT_OF_DRY_RUNS: i64 = 32769;
 
 /// What writes in flight hold.
 #[derive(Debug, Default)]
@@ -94,6 +95,12 @@ impl Allocator {
         if kind(service) == "ExternalName" {
             return;
         }
+        let spec = &mut service["spec"];
+        if spec["clusterIPs"].as_array().is_none_or(Vec::is_empty)
+            && spec["clusterIP"].as_str().is_some_and(|ip| !ip.is_empty())
+        {
+            spec["clusterIPs"] = json!([spec["clusterIP"]]);
+        }
         // What is wrong in itself is told before what this cluster lacks.
         found.extend(service::cluster_ips(service, old.unwrap_or(&Value::Null)));
         if !found.is_empty() {
@@ -161,11 +168,6 @@ impl Allocator {
             return;
         }
         let spec = &mut service["spec"];
-        if spec["clusterIPs"].as_array().is_none_or(Vec::is_empty)
-            && spec["clusterIP"].as_str().is_some_and(|ip| !ip.is_empty())
-        {
-            spec["clusterIPs"] = json!([spec["clusterIP"]]);
-        }
         let mut ips: Vec<String> = spec["clusterIPs"]
             .as_array()
             .into_iter()
@@ -306,7 +308,9 @@ impl Allocator {
                 hold(given, &mut in_flight, held, &mut taken);
                 mine.insert((protocol, given));
             } else if wanted {
-                let Some(chosen) = draw(&taken) else {
+                // A dry run takes none: it counts up from beyond the range (upstream `PortAllocationOperation`).
+                let beyond = || mine.iter().map(|(_, port)| port + 1).max().unwrap_or(NODE_PORT_OF_DRY_RUNS);
+                let Some(chosen) = (if dry_run { Some(beyond()) } else { draw(&taken) }) else {
                     found.push(field::internal(&path, "failed to allocate a nodePort: range is full"));
                     return;
                 };

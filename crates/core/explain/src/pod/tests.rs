@@ -154,11 +154,12 @@ fn nodes_and_volumes() {
 #[test]
 fn fields_without_effect_are_told_and_defaults_are_not() {
     let pod = |spec: Value| serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).unwrap();
-    let containers = json!([{"name": "a", "securityContext": {"seLinuxOptions": {"level": "s0"}}}]);
+    let claims = json!([{"name": "c", "resourceClaimName": "d"}]);
     let defaults = json!([
         {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300},
     ]);
-    let cause = unheeded(&pod(json!({"containers": containers, "tolerations": defaults}))).unwrap();
-    assert_eq!(cause.what, "minke does not act on `spec.containers[0].securityContext.seLinuxOptions`");
+    let claiming = json!({"containers": [{"name": "a"}], "resourceClaims": claims, "tolerations": defaults});
+    let cause = unheeded(&pod(claiming)).unwrap();
+    assert_eq!(cause.what, "minke does not act on `spec.resourceClaims`");
     assert_eq!(unheeded(&pod(json!({"containers": [{"name": "a"}], "tolerations": defaults}))), None);
 }
