@@ -33,5 +33,7 @@ mod port_forward;
 mod probes;
 #[path = "e2e/refusals.rs"]
 mod refusals;
+#[path = "e2e/registry.rs"]
+mod registry;
 #[path = "e2e/static_pods.rs"]
 mod static_pods;

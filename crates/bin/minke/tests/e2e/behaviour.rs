@@ -1,6 +1,7 @@
 //! What a real node did with Pods over time, recorded from upstream 1.37.1 and played on minke (see `golden/README.md`).
 
 use crate::cluster::{Cluster, said};
+use crate::registry::Registry;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,6 +28,8 @@ fn pods_behave_as_upstreams() {
     let mut recordings: Vec<_> = recordings.filter(|path| took_s(path) <= LONGEST_S).collect();
     recordings.sort();
     let cluster = Cluster::start();
+    // Some scenarios pull, whatever was imported.
+    let _registry = Registry::start(&cluster);
     let mut play = Command::new("python3");
     play.arg(golden.join("behave.py")).arg("check").arg("--kubeconfig").arg(cluster.path("admin.kubeconfig"));
     play.arg("--kubectl").arg(std::env::var_os("MINKE_TEST_KUBECTL").unwrap());
