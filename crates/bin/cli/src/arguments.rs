@@ -102,7 +102,7 @@ pub struct Kubelet {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container_log_max_files: Option<String>,
-    /// Unused images go when their file system is used to this percentage (85 unless given)
+    /// Unused images go when their file system is used to this percentage (unless given 85, and less than 2 GiB free)
     #[arg(long, value_name = "PERCENT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_gc_high_threshold: Option<String>,
@@ -114,7 +114,8 @@ pub struct Kubelet {
     #[arg(long, value_name = "DURATION")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub minimum_image_ttl_duration: Option<String>,
-    /// Evict Pods at once when less is left (`memory.available<100Mi,nodefs.available<10%,…` unless given)
+    /// Evict Pods at once when less is left (unless given `memory.available<100Mi,nodefs.available<10%,…`, of disks at
+    /// most 1 GiB)
     #[arg(long, value_name = "SIGNAL<AMOUNT,…")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eviction_hard: Option<String>,

@@ -31,7 +31,9 @@ pub(crate) fn images(flags: &Kubelet) -> Result<ImagePolicy> {
     ensure!(low < high, "--image-gc-low-threshold must be less than --image-gc-high-threshold ({high})");
     let minimum_age = period("--minimum-image-ttl-duration", &flags.minimum_image_ttl_duration)?;
     let minimum_age = minimum_age.unwrap_or(usual.minimum_age);
-    Ok(ImagePolicy { high_percent: high, low_percent: low, minimum_age })
+    let asked = flags.image_gc_high_threshold.is_some() || flags.image_gc_low_threshold.is_some();
+    let enough_bytes = usual.enough_bytes.filter(|_| !asked);
+    Ok(ImagePolicy { high_percent: high, low_percent: low, minimum_age, enough_bytes })
 }
 
 /// When Pods are evicted.

@@ -12,11 +12,15 @@ pub struct ImagePolicy {
     pub low_percent: u64,
     /// An image younger than this stays.
     pub minimum_age: Duration,
+    /// Where so much is free nothing goes, whatever the percentage.
+    pub enough_bytes: Option<u64>,
 }
 
 impl Default for ImagePolicy {
     fn default() -> Self {
-        Self { high_percent: 85, low_percent: 80, minimum_age: Duration::from_secs(120) }
+        // Upstream's percentages are meant for disks that are the node's; a laptop's is its owner's, who may well have filled
+        // it to nine tenths.
+        Self { high_percent: 85, low_percent: 80, minimum_age: Duration::from_secs(120), enough_bytes: Some(2 << 30) }
     }
 }
 
@@ -25,8 +29,10 @@ impl ImagePolicy {
     pub fn excess(&self, capacity_bytes: u64, available_bytes: u64) -> Option<(u64, u64)> {
         let available = available_bytes.min(capacity_bytes);
         let used_percent = 100 - (available * 100).checked_div(capacity_bytes)?;
-        let over = used_percent >= self.high_percent;
-        over.then(|| ((capacity_bytes * (100 - self.low_percent) / 100).saturating_sub(available), used_percent))
+        let enough = self.enough_bytes.unwrap_or(u64::MAX);
+        let over = used_percent >= self.high_percent && available < enough;
+        let wanted = (capacity_bytes * (100 - self.low_percent) / 100).min(enough);
+        over.then(|| (wanted.saturating_sub(available), used_percent))
     }
 }
 
@@ -140,6 +146,11 @@ mod tests {
         ] {
             assert_eq!(policy.excess(capacity, available), wanted, "{available} of {capacity}");
         }
+        let disk = 1 << 40;
+        assert_eq!(policy.excess(disk, 2 << 30), None, "nine tenths full, and yet enough");
+        assert_eq!(policy.excess(disk, 1 << 30), Some((1 << 30, 100)));
+        let asked = ImagePolicy { enough_bytes: None, ..policy };
+        assert_eq!(asked.excess(disk, 2 << 30), Some((disk / 5 - (2 << 30), 100)));
         let policy = ImagePolicy { high_percent: 10, low_percent: 5, ..policy };
         assert_eq!(policy.excess(1000, 900), Some((50, 10)));
     }

@@ -36,6 +36,8 @@ pub struct Facts {
     /// Bytes of huge pages by the size of one.
     pub huge_pages: BTreeMap<u64, u64>,
     pub images: Vec<Image>,
+    /// Whether the kernel gives Pods user namespaces of their own.
+    pub user_namespaces: bool,
     pub pressure: BTreeSet<Condition>,
 }
 
@@ -130,6 +132,10 @@ pub fn status(facts: &Facts, old: &Value, now: Timestamp) -> Value {
             "architecture": facts.architecture,
         },
         "images": images(&facts.images),
+        "features": {"supplementalGroupsPolicy": true},
+        "runtimeHandlers": [{"name": "", "features": {
+            "recursiveReadOnlyMounts": true, "userNamespaces": facts.user_namespaces,
+        }}],
     })
 }
 

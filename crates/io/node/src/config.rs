@@ -73,6 +73,10 @@ impl Config {
             "containerLogMaxFiles": self.logs.max_files,
             "imageGCHighThresholdPercent": self.images.high_percent,
             "imageGCLowThresholdPercent": self.images.low_percent,
+            "evictionPressureTransitionPeriod": format!("{}s", self.eviction.transition_period.as_secs()),
+            "evictionMaxPodGracePeriod": self.eviction.max_pod_grace_period_s,
+            "evictionHard": self.eviction.shown(false),
+            "evictionSoft": self.eviction.shown(true),
             "imageMinimumGCAge": format!("{}s", self.images.minimum_age.as_secs()),
         }})
     }

@@ -20,7 +20,7 @@ use schema::quantity::Quantity;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -34,18 +34,26 @@ const TRIGGER: &[u8] = b"some 150000 1000000\0";
 
 /// The node's conditions, as its status and its admission see them.
 #[derive(Default)]
-pub(crate) struct Pressure(Mutex<BTreeSet<Condition>>);
+pub(crate) struct Pressure {
+    conditions: Mutex<BTreeSet<Condition>>,
+    /// UIDs of Pods that were evicted and have not failed yet.
+    evicted: Mutex<BTreeSet<String>>,
+}
 
 impl Pressure {
     pub(crate) fn now(&self) -> BTreeSet<Condition> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.conditions).clone()
     }
 
     /// Says whether that is new.
     fn set(&self, conditions: BTreeSet<Condition>) -> bool {
-        let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = lock(&self.conditions);
         std::mem::replace(&mut *now, conditions.clone()) != conditions
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Watches for ever.
@@ -221,13 +229,18 @@ fn storage(pod: &PodSample, name: &str, id: &str, with_layer: bool) -> OnDisk {
     used
 }
 
-/// Pods that run, or will.
+/// Pods that run, or will; those that were just evicted will not.
 fn active(shared: &Shared) -> Vec<Entry> {
     let is_over = |entry: &Entry| {
         let status = entry.status.as_deref().or(entry.pod.status.as_ref());
         matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
     };
-    shared.pods.all().into_iter().filter(|entry| !is_over(entry)).collect()
+    let active: Vec<_> = shared.pods.all().into_iter().filter(|entry| !is_over(entry)).collect();
+    let mut evicted = lock(&shared.pressure.evicted);
+    let uid = |entry: &Entry| entry.pod.metadata.uid.clone().unwrap_or_default();
+    let uids: BTreeSet<_> = active.iter().map(uid).collect();
+    evicted.retain(|uid| uids.contains(uid));
+    active.into_iter().filter(|entry| !evicted.contains(&uid(entry))).collect()
 }
 
 /// Evicts the first Pod that can be.
@@ -267,6 +280,7 @@ fn evict(shared: &Shared, entry: &Entry, signal: &str, message: String, grace_s:
     }
     tracing::info!(pod = entry.pod.metadata.name, namespace = entry.pod.metadata.namespace, message, "evicted");
     shared.counters.add(Counted::Evictions, &[signal]);
+    lock(&shared.pressure.evicted).insert(entry.pod.metadata.uid.clone().unwrap_or_default());
     let condition = disrupted.then(|| eviction::condition(&entry.pod, &message, now().wall));
     entry.inbox.send(Input::Evicted { message, grace_s, condition }).ok();
     true

@@ -150,8 +150,15 @@ fn observe(config: &Config) -> Facts {
         version: config.version.clone(),
         pod_cidrs: config.pod_cidrs.clone(),
         huge_pages: huge_pages(),
+        user_namespaces: has_user_namespaces(&uname.release().to_string_lossy()),
         ..Facts::default()
     }
+}
+
+/// As the runtime asks of the kernel: overlayfs on idmapped mounts, since Linux 5.19.
+fn has_user_namespaces(release: &str) -> bool {
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(5), Some(19))
 }
 
 /// Bytes of huge pages by the size of one, which the kernel set aside.

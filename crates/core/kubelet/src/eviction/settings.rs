@@ -9,6 +9,14 @@ use std::time::Duration;
 const USUAL: &str =
     "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%";
 
+/// Upstream's percentages are meant for disks that are the node's. A laptop's is its owner's, who may well have filled it to
+/// nine tenths: where nobody asked for a percentage, no more than this must be free.
+const USUAL_AT_MOST: u64 = 1 << 30;
+
+fn usual_limit(signal: Signal) -> Option<u64> {
+    matches!(signal, Signal::NodeFsAvailable | Signal::ImageFsAvailable).then_some(USUAL_AT_MOST)
+}
+
 /// Under which circumstances a node is short of something.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -27,6 +35,8 @@ pub struct Threshold {
     pub grace_period: Option<Duration>,
     /// So much more must be there before the pressure counts as over.
     pub minimum_reclaim: Option<Amount>,
+    /// The amount is no more than this.
+    pub at_most: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -62,12 +72,23 @@ impl Threshold {
     pub(super) fn is_met(&self, observations: &Observations, held: bool) -> bool {
         let Some(observed) = observations.get(&self.signal) else { return false };
         let reclaim = self.minimum_reclaim.filter(|_| held).map_or(0, |amount| amount.of(observed.capacity));
-        observed.available < self.value.of(observed.capacity).saturating_add(reclaim)
+        observed.available < self.amount_of(observed.capacity).saturating_add(reclaim)
+    }
+
+    fn amount_of(&self, capacity: u64) -> u64 {
+        self.value.of(capacity).min(self.at_most.unwrap_or(u64::MAX))
+    }
+
+    fn text(&self) -> String {
+        match self.value {
+            Amount::Absolute(amount) => super::quantity(amount, self.signal.suffix()),
+            Amount::Fraction(fraction) => format!("{}%", fraction * 100.0),
+        }
     }
 
     /// The amount as messages tell it.
     pub(super) fn amount(&self, capacity: u64) -> String {
-        let amount = self.value.of(capacity);
+        let amount = self.amount_of(capacity);
         match self.value {
             Amount::Absolute(_) => super::quantity(amount, self.signal.suffix()),
             Amount::Fraction(_) => binary(amount),
@@ -112,11 +133,21 @@ impl Settings {
                 };
                 // Zero, as upstream says, switches a threshold off.
                 if value != Amount::Absolute(0) && value != Amount::Fraction(0.0) {
-                    thresholds.push(Threshold { signal, value, grace_period, minimum_reclaim: reclaim(signal)? });
+                    let at_most = if flag == "--eviction-hard" && hard.is_none() { usual_limit(signal) } else { None };
+                    let minimum_reclaim = reclaim(signal)?;
+                    thresholds.push(Threshold { signal, value, grace_period, minimum_reclaim, at_most });
                 }
             }
         }
         Ok(Self { thresholds, transition_period: Duration::from_secs(300), max_pod_grace_period_s: 0 })
+    }
+}
+
+impl Settings {
+    /// The hard or the soft thresholds as flags name them: signal and amount.
+    pub fn shown(&self, soft: bool) -> BTreeMap<&'static str, String> {
+        let of_kind = self.thresholds.iter().filter(|threshold| threshold.grace_period.is_some() == soft);
+        of_kind.map(|threshold| (threshold.signal.name(), threshold.text())).collect()
     }
 }
 

@@ -32,6 +32,12 @@ fn flags() {
             ("imagefs.inodesFree", Amount::Fraction(0.05)),
         ]
     );
+    let disk = |available: u64, capacity: u64| {
+        BTreeMap::from([(Signal::NodeFsAvailable, Observation { available, capacity })])
+    };
+    assert!(is_relieved(&usual, &disk(1025 * MI, 1 << 40)), "a large disk of somebody else's");
+    assert!(!is_relieved(&usual, &disk(1023 * MI, 1 << 40)) && !is_relieved(&usual, &disk(9, 100)));
+    assert!(!is_relieved(&settings("nodefs.available<10%", "", "", ""), &disk(1025 * MI, 1 << 40)), "asked for");
     let given = settings(
         "memory.available<1Gi, pid.available<0",
         "nodefs.available<20%",
@@ -42,6 +48,9 @@ fn flags() {
     assert_eq!(given.thresholds[1].grace_period, Some(seconds(90)));
     assert_eq!(given.thresholds[1].minimum_reclaim, Some(Amount::Absolute(1024 * MI)));
     assert!(settings("", "", "", "").thresholds.is_empty());
+    let shown = usual.shown(false);
+    assert_eq!((shown["memory.available"].as_str(), shown["nodefs.available"].as_str()), ("100Mi", "10%"));
+    assert_eq!(given.shown(true), BTreeMap::from([("nodefs.available", "20%".to_owned())]));
     for (hard, soft, grace, reclaim, why) in [
         ("swap.available<1", "", "", "", "--eviction-hard: unsupported eviction signal swap.available"),
         ("memory.available=1", "", "", "", "--eviction-hard: \"memory.available=1\" is not of the form SIGNAL<VALUE"),
