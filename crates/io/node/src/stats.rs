@@ -226,7 +226,7 @@ mod tests {
         let starts = BTreeMap::from([("new".to_owned(), 108 * second), ("again".to_owned(), 109 * second)]);
         let rates = rates(&base, &now, &starts);
         // Half a core; half a core over its two seconds; a counter that begins anew; nothing known of its start.
-        let wanted = [("again", 0), ("new", 500_000_000), ("old", 500_000_000)];
+        let wanted = [("again", 1), ("new", 500_000_000), ("old", 500_000_000)];
         assert_eq!(rates, wanted.map(|(key, rate)| (key.to_owned(), rate)).into());
     }
 }

@@ -88,7 +88,7 @@ fn what_is_refused() {
         ),
         (
             &with(", \"restartPolicy\": \"Sometimes\""),
-            "invalid pod: spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"Never\", \"OnFailure\"",
+            "invalid pod: spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \"Never\"",
         ),
         (&with(", \"serviceAccountName\": \"robot\""), "static pods may not reference serviceaccounts"),
         (&with(", \"imagePullSecrets\": [{\"name\": \"s\"}]"), "static pods may not reference secrets"),
