@@ -33,6 +33,9 @@ pub struct Hierarchies {
 
 const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"];
 
+/// How long a group may take to be empty once its processes were killed.
+const PATIENCE_NS: i64 = 5_000_000_000;
+
 impl Hierarchies {
     pub fn observe() -> Result<Hierarchies> {
         Ok(Self::parse(&std::fs::read_to_string("/proc/self/mountinfo")?))
@@ -186,19 +189,19 @@ impl Hierarchies {
             return Err(Error::new(ErrorKind::InvalidInput, "not a group that could be removed"));
         }
         let mut waited = false;
+        let deadline_ns = sys::monotonic_ns() + PATIENCE_NS;
         for mount in self.mounts() {
             let dir = below(mount, path);
-            let mut tries = 0;
             while let Err(e) = remove_tree(&dir) {
-                tries += 1;
-                if e.raw_os_error() != Some(libc::EBUSY) || tries > 200 {
+                if e.raw_os_error() != Some(libc::EBUSY) || sys::monotonic_ns() > deadline_ns {
                     return Err(Error::new(e.kind(), format!("{}: {e}", dir.display())));
                 }
                 if !waited {
                     self.wait_empty(path)?;
                     waited = true;
                 } else {
-                    // A dying process is still counted for moments after it was reaped, and nothing tells its end.
+                    // A dying process is still counted after it was reaped until its processor has turned to
+                    // another: moments, but not on a host that is overloaded. Nothing tells that end.
                     std::thread::yield_now();
                 }
             }
@@ -213,7 +216,7 @@ impl Hierarchies {
         walk(&below(unified, path), &mut |dir| dirs.push(dir.to_owned()));
         for dir in dirs {
             let Ok(file) = std::fs::File::open(dir.join("cgroup.events")) else { continue };
-            let deadline_ns = sys::monotonic_ns() + 5_000_000_000;
+            let deadline_ns = sys::monotonic_ns() + PATIENCE_NS;
             while populated(&file)? {
                 let left_ms = (deadline_ns - sys::monotonic_ns()) / 1_000_000;
                 if left_ms <= 0 {

@@ -43,8 +43,10 @@ record! {
         /// Columns and rows of the terminal at the start; 0: unset.
         14 => columns: u32,
         15 => rows: u32,
-        /// A loaded AppArmor profile; empty: the shim's own, which is none.
-        16 => apparmor: CString,
+        later {
+            /// A loaded AppArmor profile; empty: the shim's own, which is none.
+            16 => apparmor: CString,
+        }
     }
 }
 
@@ -172,7 +174,9 @@ record! {
         5 => cgroup: CgroupPlan,
         /// Size of the containers' common `/dev/shm`; 0: none.
         6 => shm_bytes: u64,
-        /// In a user namespace of the Pod's own.
-        7 => users: Option<UserRange>,
+        later {
+            /// In a user namespace of the Pod's own.
+            7 => users: Option<UserRange>,
+        }
     }
 }

@@ -147,15 +147,23 @@ impl<A: Wire, B: Wire> Wire for (A, B) {
     }
 }
 
-/// Declares a struct whose fields carry tags: `1 => name: Type`. Numbers are never used again for something else.
+/// Declares a struct whose fields carry tags: `1 => name: Type`. Numbers are never used again for something else. Fields
+/// that came after version 1 stand in `later`: unset they are left out, so that what was said before is said as before.
 macro_rules! record {
-    ($(#[$meta:meta])* pub struct $name:ident { $($(#[$fmeta:meta])* $tag:literal => $field:ident: $t:ty,)* }) => {
+    ($(#[$meta:meta])* pub struct $name:ident {
+        $($(#[$fmeta:meta])* $tag:literal => $field:ident: $t:ty,)*
+        $(later { $($(#[$lmeta:meta])* $ltag:literal => $later:ident: $lt:ty,)* })?
+    }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Default, PartialEq, Eq)]
-        pub struct $name { $($(#[$fmeta])* pub $field: $t,)* }
+        pub struct $name { $($(#[$fmeta])* pub $field: $t,)* $($($(#[$lmeta])* pub $later: $lt,)*)? }
         impl $crate::wire::Wire for $name {
             fn put(&self, out: &mut Vec<u8>) {
                 $(out.extend_from_slice(&u16::to_le_bytes($tag)); $crate::wire::put_sized(&self.$field, out);)*
+                $($(if self.$later != <$lt>::default() {
+                    out.extend_from_slice(&u16::to_le_bytes($ltag));
+                    $crate::wire::put_sized(&self.$later, out);
+                })*)?
                 let _ = out;
             }
             fn get(bytes: &[u8]) -> Result<Self, $crate::wire::Malformed> {
@@ -167,6 +175,7 @@ macro_rules! record {
                     let value = $crate::wire::take_sized(&mut bytes)?;
                     match tag {
                         $($tag => record.$field = $crate::wire::Wire::get(value)?,)*
+                        $($($ltag => record.$later = $crate::wire::Wire::get(value)?,)*)?
                         _ => { let _ = value; }
                     }
                 }
@@ -222,7 +231,9 @@ mod tests {
         pub struct New {
             1 => name: String,
             2 => numbers: Vec<u32>,
-            3 => more: Option<(u64, CString)>,
+            later {
+                3 => more: Option<(u64, CString)>,
+            }
         }
     }
 
@@ -238,7 +249,8 @@ mod tests {
         assert_eq!(New::get(&encode(&new)).unwrap(), new);
         let old = Old::get(&encode(&new)).unwrap();
         assert_eq!(old, Old { name: "a".into(), numbers: vec![1, 2] });
-        assert_eq!(New::get(&encode(&old)).unwrap(), New { more: None, ..new });
+        assert_eq!(New::get(&encode(&old)).unwrap(), New { more: None, ..new.clone() });
+        assert_eq!(encode(&New { more: None, ..new }), encode(&old));
     }
 
     #[test]

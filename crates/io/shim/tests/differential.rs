@@ -1,6 +1,6 @@
 //! The launcher against runc: the same container under both, compared from inside and by their errors. Needs root, and
 //! Debian's packages `runc` and `busybox-static`.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 #[path = "differential/case.rs"]
 mod case;
@@ -87,12 +87,30 @@ fn cases() -> Vec<Case> {
     cases
 }
 
+/// Names what does not end, which would be all that is heard of it.
+fn watched<T>(name: &str, work: impl FnOnce() -> T) -> T {
+    let (ended, end) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            if end.recv_timeout(std::time::Duration::from_secs(180)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
+            {
+                eprintln!("{name} does not end");
+                std::process::abort();
+            }
+        });
+        let result = work();
+        drop(ended);
+        result
+    })
+}
+
 #[test]
 fn containers_look_the_same_from_inside() {
     let rootfs = Rootfs::make();
     let mut differences = Vec::new();
     for case in cases() {
-        let (theirs, ours) = (runcs(&rootfs, &case), ours(&rootfs, &case, &case.plan(&rootfs)));
+        let theirs = watched(&format!("{} under runc", case.name), || runcs(&rootfs, &case));
+        let ours = watched(&case.name, || ours(&rootfs, &case, &case.plan(&rootfs)));
         if let Some(text) = difference(&theirs, &ours) {
             differences.push(format!("== {}\n{text}", case.name));
         }
