@@ -110,6 +110,7 @@ pub(crate) fn sandbox(pod_logs: &Path, pod: &Pod, attempt: u32) -> SandboxConfig
         cgroup_parent: Qos::of(pod).cgroup_parent(&uid),
         resources: resources(kubelet::resources::pod(pod), 0),
         port_mappings: ports.filter_map(port_mapping).collect(),
+        runtime_handler: String::new(),
         uid,
     }
 }

@@ -5,6 +5,7 @@ use crate::container::{self, Attempt, LABEL_CONTAINER};
 use crate::{Shared, hooks, log_links, register, sources};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerUser, LinuxContainerUser, Pod, Secret};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use kubelet::pod::{Action, ContainerName, Exit, Found, Input, PodEvent, PullFailure};
 use runtime::types::{Auth, ContainerStatus, Image, Mount, ProcessUser, Propagation, RuntimeError, SandboxStatus};
 use std::net::IpAddr;
@@ -100,7 +101,11 @@ impl Effects {
     }
 
     async fn create_sandbox(&self, pod: &Pod, attempt: u32) {
-        let config = container::sandbox(&self.shared.config.pod_logs, pod, attempt);
+        let mut config = container::sandbox(&self.shared.config.pod_logs, pod, attempt);
+        match self.runtime_handler(pod).await {
+            Ok(handler) => config.runtime_handler = handler,
+            Err(message) => return self.answer(Input::SandboxFailed { message }),
+        }
         match self.shared.runtime.run_sandbox(config).await {
             Ok(status) => {
                 let ips = self.pod_ips(pod, status.ips);
@@ -109,6 +114,14 @@ impl Effects {
             }
             Err(error) => self.answer(Input::SandboxFailed { message: error.to_string() }),
         }
+    }
+
+    /// Of the Pod's RuntimeClass (upstream `LookupRuntimeHandler`).
+    async fn runtime_handler(&self, pod: &Pod) -> Result<String, String> {
+        let class = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_deref());
+        let Some(class) = class.filter(|class| !class.is_empty()) else { return Ok(String::new()) };
+        let class = self.shared.client.get::<RuntimeClass>("", class).await;
+        class.map(|class| class.handler.clone()).map_err(|error| error.to_string())
     }
 
     /// A Pod in the node's network has the node's addresses.

@@ -61,6 +61,9 @@ pub struct SandboxConfig {
     pub cgroup_parent: String,
     pub resources: Resources,
     pub port_mappings: Vec<PortMapping>,
+    /// Of the Pod's RuntimeClass; empty: the default one.
+    #[serde(default)]
+    pub runtime_handler: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ mod fixture;
 
 use fixture::{Node, WithGate, config, run};
 use runtime::types::{
-    ContainerState, ExecConfig, NamespaceMode, Resources, Runtime, RuntimeError, RuntimeEvent, SandboxConfig,
+    ContainerState, ExecConfig, Mount, NamespaceMode, Resources, Runtime, RuntimeError, RuntimeEvent, SandboxConfig,
     UserNamespace, UserRange,
 };
 use std::time::Duration;
@@ -712,6 +712,39 @@ async fn exec(node: &Node, id: &str, script: &str) -> String {
     format!("{out}{err}{}", if code == 0 { String::new() } else { format!("exit {code}\n") })
 }
 
+/// An image's files are root's inside, too; a tmpfs' where the kernel can map it (6.3), and otherwise it is named.
+async fn volumes_of_a_user_namespace(node: &Node, pod: &str) {
+    let mut events = node.runtime.events();
+    let mount = || config("v", "").with_gate(node).mounts.pop().unwrap();
+    let mut with_image = config("v", "stat -c '%u %g' /volume /volume/bin");
+    let image = mount();
+    with_image.mounts.push(Mount {
+        container_path: "/volume".into(),
+        image: Some(fixture::IMAGE.into()),
+        readonly: true,
+        ..image
+    });
+    let id = run(node, pod, with_image).await;
+    assert_eq!(node.exit_of(&mut events, &id).await.code, 0);
+    assert_eq!(node.log("v/0.log"), ["stdout F 0 0", "stdout F 0 0"]);
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let mut with_tmpfs = config("t", "stat -c '%u %g' /volume");
+    let tmpfs = mount();
+    with_tmpfs.mounts.push(Mount { container_path: "/volume".into(), host_path: memory.path().into(), ..tmpfs });
+    let id = node.container(pod, with_tmpfs).await;
+    match node.runtime.start_container(&id).await {
+        Ok(_) => {
+            node.exit_of(&mut events, &id).await;
+            assert_eq!(node.log("t/0.log"), ["stdout F 0 0"]);
+        }
+        Err(error) => {
+            assert!(shim::sys::kernel_version() < (6, 3), "{error}");
+            let named = format!("failed to set MOUNT_ATTR_IDMAP on {}", memory.path().display());
+            assert!(error.to_string().contains(&named), "{error}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_pods_root_is_nobody_on_the_node() {
     use std::os::unix::fs::MetadataExt;
@@ -751,6 +784,7 @@ async fn a_pods_root_is_nobody_on_the_node() {
         let seen: Vec<&str> = seen.lines().filter(|line| !line.contains("can't kill")).collect();
         assert_eq!(seen, ["inside", "mounted", "locked", "no"], "{pod}");
     }
+    volumes_of_a_user_namespace(&node, &pods[0].0).await;
     // After a restart nobody gets their users.
     node.restart(|_| {}).await;
     let third = SandboxConfig { users: UserNamespace::Pod(None), ..node.sandbox("three") };
@@ -759,6 +793,9 @@ async fn a_pods_root_is_nobody_on_the_node() {
     assert_eq!(exec(&node, &pods[0].1, "id -u").await, "0\n");
     let refused = SandboxConfig { users: UserNamespace::Pod(None), network: NamespaceMode::Node, ..node.sandbox("no") };
     assert!(matches!(node.runtime.run_sandbox(refused).await, Err(RuntimeError::Unsupported(_))));
+    let refused = SandboxConfig { runtime_handler: "kata".into(), ..node.sandbox("no") };
+    let error = node.runtime.run_sandbox(refused).await.unwrap_err().to_string();
+    assert_eq!(error, "failed to get sandbox runtime: no runtime for \"kata\" is configured");
     for pod in [&pods[0].0, &pods[1].0] {
         node.runtime.stop_sandbox(pod).await.unwrap();
         node.runtime.remove_sandbox(pod).await.unwrap();

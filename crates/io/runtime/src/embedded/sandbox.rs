@@ -171,6 +171,7 @@ pub(super) async fn run(inner: &Arc<Inner>, mut config: SandboxConfig) -> Result
     if config.cgroup_parent.split('/').any(|part| part == "..") {
         return Err(RuntimeError::Failed(format!("cgroup parent {:?} leads out", config.cgroup_parent)));
     }
+    check_handler(&config.runtime_handler)?;
     inner.user_ranges.choose(&mut config)?;
     let record = SandboxRecord { config, created_at_ns: now_ns(), cgroup };
     let sandbox = Arc::new(Sandbox::new(id.clone(), dir, record.clone()));
@@ -185,6 +186,17 @@ pub(super) async fn run(inner: &Arc<Inner>, mut config: SandboxConfig) -> Result
                 tracing::warn!(sandbox = id, error = %more, "a sandbox that could not be made was not removed");
             }
             Err(e)
+        }
+    }
+}
+
+/// There is one runtime, which does what runc does; the words are containerd's.
+fn check_handler(handler: &str) -> Result<(), RuntimeError> {
+    match handler {
+        "" | "runc" => Ok(()),
+        _ => {
+            let text = format!("failed to get sandbox runtime: no runtime for {handler:?} is configured");
+            Err(RuntimeError::Unsupported(text))
         }
     }
 }

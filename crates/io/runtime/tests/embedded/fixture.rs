@@ -294,6 +294,7 @@ fn sandbox(name: &str) -> SandboxConfig {
         cgroup_parent: format!("burstable/pod{name}"),
         resources: Resources::default(),
         port_mappings: Vec::new(),
+        runtime_handler: String::new(),
     }
 }
 
