@@ -64,13 +64,31 @@ pub(crate) fn field_path(pod: &Pod, name: &str) -> String {
     format!("spec.{list}{{{name}}}")
 }
 
-pub(crate) fn labels(pod: &Pod) -> BTreeMap<String, String> {
+/// By which a Pod's sandbox and containers are known.
+fn labels(pod: &Pod) -> BTreeMap<String, String> {
     let meta = &pod.metadata;
-    let mut labels = meta.labels.clone().unwrap_or_default();
-    for (label, value) in [(LABEL_POD, &meta.name), (LABEL_NAMESPACE, &meta.namespace), (LABEL_UID, &meta.uid)] {
-        labels.insert(label.to_owned(), value.clone().unwrap_or_default());
-    }
-    labels
+    let labels = [(LABEL_POD, &meta.name), (LABEL_NAMESPACE, &meta.namespace), (LABEL_UID, &meta.uid)];
+    labels.into_iter().map(|(label, value)| (label.to_owned(), value.clone().unwrap_or_default())).collect()
+}
+
+/// What else others may read of a container (upstream `newContainerAnnotations`; its hash of the spec only the kubelet that
+/// made it can use).
+fn annotations(pod: &Pod, container: &Container, attempt: u32) -> BTreeMap<String, String> {
+    let text = |text: &Option<String>| Some(text.clone().unwrap_or_default());
+    let json = |value: Result<String, serde_json::Error>| value.ok();
+    let pre_stop = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
+    let ports = container.ports.as_ref().filter(|ports| !ports.is_empty());
+    let grace_s = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
+    let all = [
+        ("container.restartCount", Some(attempt.to_string())),
+        ("container.terminationMessagePath", text(&container.termination_message_path)),
+        ("container.terminationMessagePolicy", text(&container.termination_message_policy)),
+        ("container.preStopHandler", pre_stop.and_then(|handler| json(serde_json::to_string(handler)))),
+        ("container.ports", ports.and_then(|ports| json(serde_json::to_string(ports)))),
+        ("pod.deletionGracePeriod", pod.metadata.deletion_grace_period_seconds.map(|seconds| seconds.to_string())),
+        ("pod.terminationGracePeriod", grace_s.map(|seconds| seconds.to_string())),
+    ];
+    all.into_iter().filter_map(|(name, value)| Some((format!("io.kubernetes.{name}"), value?))).collect()
 }
 
 /// `NS_NAME_UID`, the directory of a Pod's logs.
@@ -100,7 +118,7 @@ pub(crate) fn sandbox(pod_logs: &Path, pod: &Pod, attempt: u32) -> SandboxConfig
         hostname: hostname(pod),
         attempt,
         log_directory: log_directory(pod_logs, pod),
-        labels: labels(pod),
+        labels: meta.labels.clone().into_iter().flatten().chain(labels(pod)).collect(),
         annotations: meta.annotations.clone().unwrap_or_default(),
         network: mode(spec.host_network),
         ipc: mode(spec.host_ipc),
@@ -175,7 +193,7 @@ pub(crate) fn config(of: Attempt<'_>) -> Result<ContainerConfig, String> {
         mounts,
         devices: Vec::new(),
         labels,
-        annotations: BTreeMap::new(),
+        annotations: annotations(pod, container, attempt),
         log_path: PathBuf::from(&container.name).join(format!("{attempt}.log")),
         stdin: container.stdin == Some(true),
         stdin_once: container.stdin_once == Some(true),

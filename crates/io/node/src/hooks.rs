@@ -40,7 +40,7 @@ async fn handle(
         let command = action.command.as_deref().unwrap_or_default();
         let (error, output) = match exec::run(&*shared.runtime, id, command).await {
             Ok(output) if output.code == 0 => return Ok(()),
-            Ok(output) => (exited(command, &output), output.combined()),
+            Ok(output) => (exited(command, &output), exec::combined(&output)),
             Err(error) => (error.to_string(), String::new()),
         };
         let shown = format!("[{}]", command.join(" "));
@@ -57,7 +57,7 @@ async fn handle(
     Err("Cannot run handler: invalid handler".to_owned())
 }
 
-fn exited(command: &[String], output: &exec::Output) -> String {
+fn exited(command: &[String], output: &runtime::exec::Output) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr);
     format!("command '{}' exited with {}: {stderr}", command.join(" "), output.code)
 }

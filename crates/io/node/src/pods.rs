@@ -433,15 +433,17 @@ async fn route(shared: &Arc<Shared>, event: RuntimeEvent) {
         RuntimeEvent::SandboxStarted { .. }
         | RuntimeEvent::ContainerCreated { .. }
         | RuntimeEvent::ContainerStarted { .. }
-        // Removed after it was stopped, which was told.
+        // That it is being stopped was told.
+        | RuntimeEvent::SandboxStopped { .. }
         | RuntimeEvent::SandboxRemoved { .. } => {}
-        RuntimeEvent::SandboxDied { sandbox_id } | RuntimeEvent::SandboxStopped { sandbox_id } => {
+        RuntimeEvent::SandboxDied { sandbox_id } | RuntimeEvent::SandboxStopping { sandbox_id } => {
             if let Some(entry) = shared.pods.owner_of_sandbox(&sandbox_id) {
                 entry.inbox.send(Input::SandboxDied { id: sandbox_id }).ok();
             }
         }
         RuntimeEvent::ContainerRemoved { container_id, .. } => {
             if let Some((entry, name)) = shared.pods.owner_of_container(&container_id) {
+                shared.pods.forget_container(&container_id);
                 let container = kubelet::pod::ContainerName(name);
                 entry.inbox.send(Input::ContainerGone { container, id: container_id }).ok();
             }

@@ -327,7 +327,7 @@ impl Prober {
         let run = exec::run(&*self.shared.runtime, &self.id, command);
         match tokio::time::timeout(timeout, run).await {
             Ok(Ok(output)) if output.code == 0 => Outcome::Success,
-            Ok(Ok(output)) => Outcome::Failure(output.combined()),
+            Ok(Ok(output)) => Outcome::Failure(exec::combined(&output)),
             Ok(Err(error)) => Outcome::Unknown(error.to_string()),
             Err(_) => Outcome::Failure(timed_out(command, timeout)),
         }

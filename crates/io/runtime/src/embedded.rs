@@ -26,7 +26,7 @@ mod shims;
 mod spec;
 mod state;
 mod usage;
-mod user_ranges;
+pub(crate) mod user_ranges;
 
 pub use purge::{purge, shims};
 

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
@@ -257,6 +258,8 @@ pub struct ContainerStatus {
     pub log_path: PathBuf,
     /// In force now: what it was created with, and every update since.
     pub resources: Resources,
+    /// What it was made from.
+    pub config: Arc<ContainerConfig>,
     /// Host pid of its first process while it runs.
     pub pid: Option<i32>,
     /// Whom its first process runs as.
@@ -306,7 +309,12 @@ pub enum RuntimeEvent {
     SandboxDied {
         sandbox_id: String,
     },
-    /// Somebody stopped it (`crictl stopp`); the exits of its containers were told before.
+    /// It begins to end: somebody stops it (`crictl stopp`), or its shim has died. Told before the exits of its containers, so
+    /// that whoever keeps the Pod does not restart them in it.
+    SandboxStopping {
+        sandbox_id: String,
+    },
+    /// It is stopped; the exits of its containers were told before.
     SandboxStopped {
         sandbox_id: String,
     },

@@ -587,6 +587,7 @@ async fn everybody_who_listens_hears_of_everything_in_order() {
             | RuntimeEvent::ContainerRemoved { container_id, .. } => container_id,
             RuntimeEvent::SandboxStarted { sandbox_id }
             | RuntimeEvent::SandboxDied { sandbox_id }
+            | RuntimeEvent::SandboxStopping { sandbox_id }
             | RuntimeEvent::SandboxStopped { sandbox_id }
             | RuntimeEvent::SandboxRemoved { sandbox_id } => sandbox_id,
         };
@@ -604,7 +605,7 @@ async fn everybody_who_listens_hears_of_everything_in_order() {
     let of = |who: &str| -> Vec<&str> { told.iter().filter_map(|t| t.strip_prefix(who)).collect() };
     assert_eq!(of("short "), ["ContainerCreated", "ContainerStarted", "ContainerExited"]);
     assert_eq!(of("long "), ["ContainerCreated", "ContainerStarted", "ContainerExited", "ContainerRemoved"]);
-    assert_eq!(of("pod "), ["SandboxStarted", "SandboxStopped", "SandboxRemoved"]);
+    assert_eq!(of("pod "), ["SandboxStarted", "SandboxStopping", "SandboxStopped", "SandboxRemoved"]);
     node.purge();
 }
 

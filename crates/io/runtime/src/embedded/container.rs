@@ -28,7 +28,7 @@ pub(super) struct Container {
     pub(super) id: String,
     sandbox_id: String,
     pub(super) dir: PathBuf,
-    pub(super) config: ContainerConfig,
+    pub(super) config: Arc<ContainerConfig>,
     created_at_ns: i64,
     stop_signal: i32,
     log_path: PathBuf,
@@ -59,7 +59,7 @@ impl Container {
             sandbox_id: sandbox.id.clone(),
             log_path: sandbox.config.log_directory.join(&config.log_path),
             id,
-            config,
+            config: Arc::new(config),
             created_at_ns,
             user: OnceLock::new(),
             stop_signal,
@@ -106,6 +106,7 @@ impl Container {
             annotations: self.config.annotations.clone(),
             log_path: self.log_path.clone(),
             resources: lock(&self.resources).clone(),
+            config: self.config.clone(),
             pid,
             user: self.user(),
         }
@@ -335,7 +336,7 @@ pub(super) fn update(
     }
     resources.update(update);
     let record = ContainerRecord {
-        config: container.config.clone(),
+        config: (*container.config).clone(),
         created_at_ns: container.created_at_ns,
         stop_signal: container.stop_signal,
         resources: Some(resources.clone()),

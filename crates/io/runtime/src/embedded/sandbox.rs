@@ -142,6 +142,7 @@ async fn shim_died(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) {
         }
     }
     tracing::warn!(sandbox = sandbox.id, "the sandbox's shim died");
+    inner.tell(&RuntimeEvent::SandboxStopping { sandbox_id: sandbox.id.clone() });
     lose_containers(inner, sandbox).await;
     inner.tell(&RuntimeEvent::SandboxDied { sandbox_id: sandbox.id.clone() });
 }
@@ -287,6 +288,9 @@ pub(super) async fn stop(inner: &Arc<Inner>, id: &str) -> Result<(), RuntimeErro
 }
 
 async fn stop_locked(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result<(), RuntimeError> {
+    if sandbox.link().is_ok() {
+        inner.tell(&RuntimeEvent::SandboxStopping { sandbox_id: sandbox.id.clone() });
+    }
     let containers = sandbox.containers();
     for container in &containers {
         if let (true, Ok(link)) = (container.is_running(), sandbox.link()) {

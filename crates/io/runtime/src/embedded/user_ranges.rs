@@ -10,7 +10,7 @@ use std::sync::Mutex;
 /// Upstream's `idsPerPod`: as many as programs expect there to be.
 const LENGTH: u32 = 65_536;
 /// overlayfs takes layers seen through other identities.
-const KERNEL: (u32, u32) = (5, 19);
+pub(crate) const KERNEL: (u32, u32) = (5, 19);
 
 /// The ranges that sandboxes have, by number; each is recorded in its sandbox's config.
 #[derive(Default)]
