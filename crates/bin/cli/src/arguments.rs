@@ -40,6 +40,9 @@ pub enum Command {
     /// The kubectl on PATH, with minke's kubeconfig
     #[command(disable_help_flag = true)]
     Kubectl(Passed),
+    /// The crictl on PATH, with minke's socket
+    #[command(disable_help_flag = true)]
+    Crictl(Passed),
     /// Print completions for a shell
     Completion { shell: clap_complete::Shell },
 }

@@ -40,9 +40,7 @@ pub(crate) struct Admin {
 impl Admin {
     /// Opens the socket and answers on it.
     pub(crate) fn start(self, directory: &Path, parts: &mut JoinSet<Result<()>>) -> Result<()> {
-        let run = directory.join("run");
-        instance::make_private(&run)?;
-        let listener = listen(&run.join("admin.sock"))?;
+        let listener = listen(directory, "admin.sock")?;
         parts.spawn(serve_all(Arc::new(self), listener));
         Ok(())
     }
@@ -55,8 +53,11 @@ impl Admin {
     }
 }
 
-/// Makes the socket; nobody but root (or the server's own user) may use it.
-fn listen(path: &Path) -> Result<UnixListener> {
+/// Makes `DIR/run/NAME`; nobody but root (or the server's own user) may use it.
+pub(crate) fn listen(directory: &Path, name: &str) -> Result<UnixListener> {
+    let run = directory.join("run");
+    instance::make_private(&run)?;
+    let path = &run.join(name);
     if let Err(error) = std::fs::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound
     {

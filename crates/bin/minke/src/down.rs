@@ -2,7 +2,7 @@
 
 use crate::instance::{self, Record};
 use crate::places::{self, Places};
-use crate::{contexts, supervisor};
+use crate::{contexts, crictl, supervisor};
 use anyhow::{Context, Result};
 use cli::admin::Admin;
 use cli::arguments::Down;
@@ -46,6 +46,7 @@ pub(crate) async fn end(arguments: &Down) -> Result<()> {
     contexts::take(&directory)?;
     if arguments.purge {
         places::release(&record)?;
+        crictl::take(&directory)?;
         remove_all(&directory)?;
     }
     Ok(())

@@ -5,6 +5,7 @@ mod admin;
 mod agent;
 mod certificates;
 mod contexts;
+mod crictl;
 mod down;
 mod host;
 mod in_process;
@@ -26,6 +27,8 @@ mod version;
 use anyhow::Result;
 use clap::Parser;
 use cli::arguments::{Arguments, Command};
+use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// At rest, after much use, the process is a fifth smaller than with glibc's, whose arenas give little back.
@@ -76,7 +79,15 @@ fn start(command: Command) -> Result<ExitCode> {
             Command::Status(status) => cli::status::run(status).await?,
             Command::Image(image) => cli::image::run(image).await?,
             Command::Completion { shell } => cli::completion::run(shell),
-            Command::Kubectl(passed) => return Err(exec_kubectl(&passed.arguments)),
+            Command::Kubectl(passed) => {
+                let kubeconfig = data_directory()?.join("admin.kubeconfig");
+                return Err(become_program("kubectl", &passed.arguments, &["KUBECONFIG"], kubeconfig.as_os_str()));
+            }
+            Command::Crictl(passed) => {
+                let endpoint = crictl::endpoint(&data_directory()?);
+                let names = ["CONTAINER_RUNTIME_ENDPOINT", "IMAGE_SERVICE_ENDPOINT"];
+                return Err(become_program("crictl", &passed.arguments, &names, endpoint.as_ref()));
+            }
         }
         Ok(ExitCode::SUCCESS)
     })
@@ -89,13 +100,18 @@ fn log_to_standard_error() {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
 }
 
-/// Becomes kubectl; returns only when that fails.
-fn exec_kubectl(arguments: &[String]) -> anyhow::Error {
-    use std::os::unix::process::CommandExt;
+/// The instance that a command passed on is meant for.
+fn data_directory() -> Result<PathBuf> {
     let directory = std::env::var_os("MINKE_DATA_DIR").unwrap_or_else(|| "/var/lib/minke".into());
-    let kubeconfig = std::path::Path::new(&directory).join("admin.kubeconfig");
-    let error = std::process::Command::new("kubectl").args(arguments).env("KUBECONFIG", kubeconfig).exec();
-    anyhow::Error::new(error).context("cannot run kubectl from PATH")
+    Ok(std::path::absolute(directory)?)
+}
+
+/// Becomes the program, with these variables set; returns only when that fails.
+fn become_program(program: &str, arguments: &[String], variables: &[&str], value: &OsStr) -> anyhow::Error {
+    use std::os::unix::process::CommandExt;
+    let variables = variables.iter().map(|name| (name, value));
+    let error = std::process::Command::new(program).args(arguments).envs(variables).exec();
+    anyhow::Error::new(error).context(format!("cannot run {program} from PATH"))
 }
 
 /// The last line that `up` looks for.

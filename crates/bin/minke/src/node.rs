@@ -77,6 +77,14 @@ pub(crate) async fn start(
     })
     .await?;
     let runtime: Arc<dyn Runtime> = Arc::new(runtime);
+    let cri = runtime::cri::Options {
+        runtime: runtime.clone(),
+        directory: directory.join("runtime/cri"),
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    let socket = crate::admin::listen(directory, "cri.sock")?;
+    crate::crictl::put(directory)?;
+    parts.spawn(async move { runtime::cri::serve(cri, socket).await.context("the CRI socket failed") });
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, record.kubelet_port)).await;
     let listener = listener.with_context(|| format!("the kubelet's port {} is in use", record.kubelet_port))?;
     let config = node::config::Config {

@@ -15,6 +15,8 @@ mod cgroups;
 mod cluster;
 #[path = "e2e/commands.rs"]
 mod commands;
+#[path = "e2e/cri.rs"]
+mod cri;
 #[path = "e2e/default_instance.rs"]
 mod default_instance;
 #[path = "e2e/eviction.rs"]

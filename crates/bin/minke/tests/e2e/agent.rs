@@ -1,7 +1,8 @@
 //! The control plane as an ordinary user, and the node as an agent in another process.
 
-use crate::cluster::{Cluster, MINKE, image, said, succeed};
-use std::io::{BufRead, BufReader};
+use crate::cluster::{Cluster, MINKE, image, needed, said, succeed};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -56,6 +57,18 @@ spec:
   terminationGracePeriodSeconds: 1
   containers:
   - {name: c, image: "busybox:1.37", command: [sh, -c, "echo hello from the agent; exec sleep 1000"]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: echo}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: c
+    image: "busybox:1.37"
+    stdin: true
+    command: [sh, -c, "nc -ll -p 9000 -e cat & exec cat"]
+    readinessProbe: {tcpSocket: {port: 9000}, periodSeconds: 1}
 "#;
 
 #[test]
@@ -84,6 +97,10 @@ fn an_agent_joins_an_unprivileged_server() {
     assert_eq!(server.kubectl(&["logs", "far"]), "hello from the agent\n");
     assert_eq!(server.kubectl(&["exec", "far", "--", "hostname"]), "far\n");
     assert_eq!(server.get("node/far-1", ".metadata.name"), "far-1");
+    server.kubectl(&["wait", "pod/echo", "--for=condition=Ready", "--timeout=60s"]);
+    for variable in ["MINKE_TEST_KUBECTL", "MINKE_TEST_KUBECTL_1_28"] {
+        streams_reach_through(&server, &needed(variable));
+    }
     // It is bound to its identity: a node of its own name, and nothing of an administrator's.
     let node = NodeUser { agent: &agent, url: &url };
     assert!(node.kubectl(&["get", "node", "far-1"]).0);
@@ -111,6 +128,44 @@ fn an_agent_joins_an_unprivileged_server() {
     drop(agent_process);
     succeed(&mut as_nobody(&["down"], server.directory.path()));
     drop(server_process);
+}
+
+/// exec with input, attach, cp and port-forward to the Pod `echo` on another node.
+fn streams_reach_through(server: &Cluster, kubectl: &Path) {
+    let command = |arguments: &[&str]| {
+        let mut command = Command::new(kubectl);
+        command.args(arguments).env("KUBECONFIG", server.path("admin.kubeconfig"));
+        command.env("HOME", server.directory.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+    };
+    // What goes in comes back; kubectl itself goes on.
+    let echoed = |mut child: Child, bytes: &[u8]| {
+        child.stdin.take().unwrap().write_all(bytes).unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        child.kill().ok();
+        child.wait().unwrap();
+        line
+    };
+    let exec = command(&["exec", "-i", "echo", "--", "cat"]).spawn().unwrap();
+    assert_eq!(echoed(exec, b"through exec\n"), "through exec\n");
+    let attach = command(&["attach", "-i", "echo", "-q"]).spawn().unwrap();
+    assert_eq!(echoed(attach, b"through attach\n"), "through attach\n");
+    let copied = server.path("copied");
+    succeed(&mut command(&["cp", "echo:/etc/hostname", copied.to_str().unwrap()]));
+    assert_eq!(std::fs::read_to_string(copied).unwrap(), "echo\n");
+    let mut forward = command(&["port-forward", "--address=127.0.0.1", "pod/echo", ":9000"]).spawn().unwrap();
+    let mut output = BufReader::new(forward.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    let port: u16 = line.split_whitespace().nth(2).and_then(|at| at.rsplit(':').next()?.parse().ok()).unwrap();
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(b"through a port\n").unwrap();
+    line.clear();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    assert_eq!(line, "through a port\n");
+    forward.kill().unwrap();
+    forward.wait().unwrap();
 }
 
 /// Asks with the agent's own certificate.

@@ -4,7 +4,8 @@ use crate::cluster::{MINKE, Trace, image, said, succeed};
 use std::path::Path;
 use std::process::Command;
 
-const PLACES: [&str; 4] = ["/var/lib/minke", "/var/lib/kubelet", "/var/log/pods", "/var/log/containers"];
+const PLACES: [&str; 5] =
+    ["/var/lib/minke", "/var/lib/kubelet", "/var/log/pods", "/var/log/containers", "/etc/crictl.yaml"];
 
 const POD: &str = r#"
 apiVersion: v1
@@ -61,6 +62,8 @@ fn the_default_instance_is_where_others_look_for_it() {
     assert_eq!(target, Path::new(&format!("/var/log/pods/default_usual_{uid}/c/0.log")));
     assert_eq!(kubectl(&["logs", "usual"]), "collected\n");
     kubectl(&["delete", "pod", "usual"]);
+    let crictl = std::fs::read_to_string("/etc/crictl.yaml").unwrap();
+    assert!(crictl.contains("runtime-endpoint: unix:///var/lib/minke/run/cri.sock\n"), "{crictl}");
 
     succeed(&mut minke(&["down", "--purge"]));
     assert_eq!(trace.left(), Vec::<String>::new(), "left behind");

@@ -182,6 +182,12 @@ fn a_day_with_kubectl_1_37() {
     a_day(&needed("MINKE_TEST_KUBECTL"));
 }
 
+/// Streams over SPDY, OpenAPI as v2 in protobuf.
+#[test]
+fn a_day_with_kubectl_1_28() {
+    a_day(&needed("MINKE_TEST_KUBECTL_1_28"));
+}
+
 #[test]
 fn a_day_with_kubectl_1_32() {
     a_day(&needed("MINKE_TEST_KUBECTL_1_32"));
