@@ -2,11 +2,74 @@
 
 use crate::phase::Phase;
 use crate::status::{SandboxIs, View, time};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// The conditions that only a kubelet writes.
-const OWN: [&str; 6] =
-    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", "AllContainersRestarting"];
+const OWN: [&str; 8] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    "AllContainersRestarting",
+    RESIZE_PENDING,
+    RESIZE_IN_PROGRESS,
+];
+pub const RESIZE_PENDING: &str = "PodResizePending";
+pub const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
+
+/// What a condition tells of a change of the Pod's resources: it is true while it is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResizeCondition {
+    pub reason: String,
+    pub message: String,
+    /// The change it speaks of.
+    pub generation: i64,
+    since: Timestamp,
+    looked_at: Timestamp,
+}
+
+impl ResizeCondition {
+    pub fn new(reason: &str, message: String, generation: i64, now: Timestamp) -> Self {
+        Self { reason: reason.to_owned(), message, generation, since: now, looked_at: now }
+    }
+
+    /// As the API has it.
+    pub fn adopt(condition: &PodCondition) -> Self {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let at = |time: &Option<Time>| time.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+        Self {
+            reason: text(&condition.reason),
+            message: text(&condition.message),
+            generation: condition.observed_generation.unwrap_or_default(),
+            since: at(&condition.last_transition_time),
+            looked_at: at(&condition.last_probe_time),
+        }
+    }
+
+    /// With the age of `old`, if it is for the same reason.
+    pub fn since(self, old: Option<&Self>) -> Self {
+        match old {
+            Some(old) if old.reason == self.reason => Self { since: old.since, ..self },
+            _ => self,
+        }
+    }
+
+    fn shown(&self, kind: &str) -> PodCondition {
+        let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        PodCondition {
+            type_: kind.to_owned(),
+            status: "True".to_owned(),
+            reason: text(&self.reason),
+            message: text(&self.message),
+            observed_generation: Some(self.generation),
+            last_transition_time: Some(time(self.since)),
+            last_probe_time: Some(time(self.looked_at)),
+        }
+    }
+}
 
 /// Whether a condition is the kubelet's; all others are left as they are found.
 pub fn is_own(kind: &str) -> bool {
@@ -52,6 +115,10 @@ pub fn conditions(
     let told = |condition: &PodCondition| view.disrupted.is_some_and(|own| own.type_ == condition.type_);
     let others = api.filter(|condition| !is_own(&condition.type_) && !told(condition));
     let mut conditions: Vec<_> = others.cloned().collect();
+    if !view.over {
+        let both = [RESIZE_PENDING, RESIZE_IN_PROGRESS].into_iter().zip(view.resize);
+        conditions.extend(both.filter_map(|(kind, condition)| Some(condition?.shown(kind))));
+    }
     let mut add = |kind: &str, says: Says, generation: Option<i64>| {
         let condition = condition(view, kind, says, generation);
         conditions.push(condition);

@@ -11,6 +11,7 @@
 //!    └── another sandbox, or the runtime lost it;  Exited ── restart ──┘──▶ Pulling
 //! ```
 
+use crate::allocated::Sizes;
 use crate::backoff::BackOff;
 use crate::pod::{ContainerName, PodEvent};
 use jiff::Timestamp;
@@ -95,6 +96,12 @@ impl Health {
         true
     }
 
+    /// One more success would change nothing: nobody need be told of it.
+    pub fn is_settled(self, probe: &Probe) -> bool {
+        let threshold = probe.success_threshold.unwrap_or(1).unsigned_abs();
+        matches!(self, Self::Asked { passed: true, streak_of: true, streak } if streak >= threshold)
+    }
+
     pub fn passed(self) -> bool {
         match self {
             Self::Unasked => true,
@@ -109,6 +116,9 @@ pub struct Run {
     pub id: String,
     /// The image as the spec named it: another name in the spec means a restart.
     pub image_name: String,
+    /// The amounts that its status shows, and those that its cgroup has.
+    pub given: ResourceRequirements,
+    pub sizes: Sizes,
     pub started_at: Timestamp,
     pub post_start: PostStart,
     pub startup: Health,
@@ -153,8 +163,11 @@ pub enum ContainerState {
     Hindered {
         hindrance: Hindrance,
     },
+    /// `given`: as in [`Run`].
     Starting {
         image: Image,
+        given: ResourceRequirements,
+        sizes: Sizes,
         created: Option<Facts>,
     },
     Running {

@@ -20,6 +20,14 @@ pub struct Sources {
     pub pod_ips: Vec<IpAddr>,
     /// What `resourceFieldRef` gives where the container sets no limit.
     pub allocatable: BTreeMap<String, String>,
+    /// By volume and path in it: where the file lies on the node, and what it holds, if it can be read.
+    pub files: BTreeMap<(String, String), (String, Option<String>)>,
+}
+
+/// The files in volumes that a container's environment refers to: volume and path.
+pub fn files(container: &Container) -> BTreeSet<(String, String)> {
+    let from = container.env.iter().flatten().filter_map(|env| env.value_from.as_ref()?.file_key_ref.as_ref());
+    from.map(|reference| (reference.volume_name.clone(), reference.path.clone())).collect()
 }
 
 /// The names of ConfigMaps and Secrets that a container's environment refers to.
@@ -121,7 +129,20 @@ fn value_from(
             },
         };
     }
-    Err("environment sources of this type (fileKeyRef) are not supported by minke yet".to_owned())
+    if let Some(reference) = &source.file_key_ref {
+        let key = (reference.volume_name.clone(), reference.path.clone());
+        let Some((path, content)) = sources.files.get(&key) else {
+            return Err(format!("cannot find the volume \"{}\" referenced by FileKeyRef", reference.volume_name));
+        };
+        let value = content.as_deref().map(|content| crate::env_file::value(content, &reference.key));
+        let Some(Ok(value)) = value else { return Err("couldn't parse env file".to_owned()) };
+        return match value {
+            Some(value) => Ok(Some(value)),
+            None if reference.optional == Some(true) => Ok(None),
+            None => Err(format!("environment variable key \"{}\" not found in file \"{path}\"", reference.key)),
+        };
+    }
+    Err(format!("invalid environment source of variable in container {}", container.name))
 }
 
 /// A `fieldRef` of the downward API, for variables and volumes.

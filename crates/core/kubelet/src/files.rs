@@ -10,6 +10,9 @@ const MAX_NAMESERVERS: usize = 3;
 const MAX_SEARCHES: usize = 32;
 const MAX_SEARCH_LINE_BYTES: usize = 2048;
 const MAX_SEARCH_BYTES: usize = 253;
+/// `utsname` of Linux.
+const MAX_FQDN_BYTES: usize = 64;
+const MAX_HOSTNAME_CHARS: usize = 63;
 
 const LOCAL: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
     fe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n";
@@ -43,6 +46,35 @@ pub fn hosts(pod: &Pod, hostname: &str, domain: &str, ips: &[IpAddr], node_hosts
             .ok();
     }
     text
+}
+
+/// The Pod's host name: its name unless set, cut to what the kernel takes (upstream `GeneratePodHostNameAndDomain`).
+pub fn hostname(pod: &Pod) -> String {
+    let spec = pod.spec.as_ref();
+    let set = spec.and_then(|spec| spec.hostname_override.clone().or_else(|| spec.hostname.clone()));
+    let name = set.filter(|name| !name.is_empty()).or_else(|| pod.metadata.name.clone()).unwrap_or_default();
+    let name: String = name.chars().take(MAX_HOSTNAME_CHARS).collect();
+    name.trim_end_matches(['-', '.']).to_owned()
+}
+
+/// What the kernel is told: with `setHostnameAsFQDN` the name with its domain (upstream `GetNodenameForKernel`).
+///
+/// # Errors
+/// It is longer than the kernel takes: no sandbox can be made.
+pub fn kernel_hostname(pod: &Pod, domain: &str) -> Result<String, String> {
+    let (name, spec) = (hostname(pod), pod.spec.as_ref());
+    let asks = spec.filter(|spec| spec.set_hostname_as_fqdn == Some(true) && spec.hostname_override.is_none());
+    let subdomain = asks.and_then(|spec| spec.subdomain.as_deref()).filter(|subdomain| !subdomain.is_empty());
+    let Some(subdomain) = subdomain else { return Ok(name) };
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let full = format!("{name}.{subdomain}.{namespace}.svc.{domain}");
+    if full.len() > MAX_FQDN_BYTES {
+        return Err(format!(
+            "failed to construct FQDN from pod hostname and cluster domain, FQDN {full} is too long ({MAX_FQDN_BYTES} characters is the max, {} characters requested)",
+            full.len()
+        ));
+    }
+    Ok(full)
 }
 
 /// The lines of a `resolv.conf`, merged by the Pod's `dnsPolicy` and `dnsConfig`.
@@ -257,6 +289,22 @@ mod tests {
         let spec = json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {"searches": long}});
         let (text, problems) = resolv_conf(&pod(&spec), "", &[], "cluster.local");
         assert_eq!((text.trim_end().strip_prefix("search ").unwrap().len(), problems.len()), (8 * 242 - 1, 1));
+    }
+
+    #[test]
+    fn the_kernels_name_has_a_domain_on_demand() {
+        let of = |spec: Value| kernel_hostname(&pod(&spec), "cluster.local");
+        let full = json!({"containers": [], "subdomain": "sub", "setHostnameAsFQDN": true});
+        assert_eq!(of(full).unwrap(), "p.sub.ns.svc.cluster.local");
+        for other in [
+            json!({"containers": [], "setHostnameAsFQDN": true}),
+            json!({"containers": [], "subdomain": "sub", "setHostnameAsFQDN": false}),
+        ] {
+            assert_eq!(of(other).unwrap(), "p");
+        }
+        let long = "s".repeat(50);
+        let error = of(json!({"containers": [], "subdomain": long, "setHostnameAsFQDN": true})).unwrap_err();
+        assert!(error.ends_with("is too long (64 characters is the max, 73 characters requested)"), "{error}");
     }
 
     #[test]

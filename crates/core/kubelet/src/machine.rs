@@ -23,8 +23,9 @@
 //! `step` takes one input, then does what is due in the state it finds (level-triggered: nothing is lost if an input comes
 //! twice or late), then tells the status if it is another one. All times are on the monotonic clock unless they are shown.
 
-mod images;
+pub mod images;
 mod recover;
+mod resize;
 mod runs;
 mod start;
 mod stop;
@@ -134,7 +135,11 @@ pub enum PodState {
 #[derive(Debug)]
 pub struct PodMachine {
     config: Config,
+    /// As the node has granted it: it may ask for more in the API.
     pod: Arc<Pod>,
+    /// The Pod by which its cgroup was set.
+    sized: Arc<Pod>,
+    resize: resize::Progress,
     state: PodState,
     containers: Vec<Container>,
     pod_ips: Vec<IpAddr>,
@@ -185,6 +190,8 @@ impl PodMachine {
         Self {
             config,
             pod: Arc::default(),
+            sized: Arc::default(),
+            resize: resize::Progress::default(),
             state: PodState::New,
             containers: Vec::new(),
             pod_ips: Vec::new(),
@@ -204,6 +211,7 @@ impl PodMachine {
         let mut turned = Turned { now, actions: Vec::new() };
         self.take(input, &mut turned);
         self.advance(&mut turned);
+        self.complete_resize(&mut turned);
         self.publish(&mut turned);
         Step { actions: turned.actions, wake_at: self.wake_at(now) }
     }
@@ -329,6 +337,8 @@ impl PodMachine {
     fn view(&self, now: Now) -> View<'_> {
         View {
             pod: &self.pod,
+            sized: &self.sized,
+            resize: [self.resize.pending.as_ref(), self.resize.in_progress.as_ref()],
             containers: &self.containers,
             sandbox: match self.state {
                 PodState::Up { .. } | PodState::Volumes { found: Some((_, true)), .. } => SandboxIs::Ready,
@@ -373,7 +383,7 @@ impl PodMachine {
                     ContainerState::Exited { restart: Restart::At { at, .. }, .. } => Some(at),
                     _ => None,
                 });
-                starts.chain(stops).chain(self.deadline(now)).min()
+                starts.chain(stops).chain(self.resize.retry_at()).chain(self.deadline(now)).min()
             }
             PodState::Retrying { at, .. } => [*at].into_iter().chain(self.deadline(now)).min(),
             PodState::Volumes { .. } | PodState::Creating { .. } | PodState::Replacing { .. } => {

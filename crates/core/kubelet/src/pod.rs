@@ -1,5 +1,6 @@
 //! The doors of a Pod's state machine: what it is told and what it asks for.
 
+use crate::resources::Limits;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerUser, Pod, PodCondition, PodStatus};
 use std::borrow::Cow;
@@ -58,6 +59,31 @@ pub enum PullFailure {
     InvalidName(String),
 }
 
+/// Why a change of a Pod's resources waits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PendingResize {
+    /// The Pod as the API has it.
+    pub wanted: Arc<Pod>,
+    pub reason: String,
+    pub message: String,
+}
+
+/// A memory limit that is made smaller: of a container (with its id) or of the whole Pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryBound {
+    pub of: Option<(ContainerName, String)>,
+    pub limit_bytes: i64,
+}
+
+/// A change of limits while the Pod runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resize {
+    /// Nothing is changed if more memory is in use than one of these.
+    pub bounds: Vec<MemoryBound>,
+    /// In this order, of a container or of the whole Pod; what is zero stays.
+    pub steps: Vec<(Option<(ContainerName, String)>, Limits)>,
+}
+
 /// Everything that can happen to a Pod.
 #[derive(Debug, Clone)]
 pub enum Input {
@@ -79,6 +105,13 @@ pub enum Input {
         reason: String,
         message: String,
     },
+    /// As `Spec`, and the node has granted other amounts than before (KEP-1287).
+    Granted(Arc<Pod>),
+    /// The node has not granted what the Pod asks for in the API, or never will (reason `Infeasible`); `None`: it asks for
+    /// what it has again.
+    Pending(Option<PendingResize>),
+    /// Answers `Resize`.
+    Resized(Result<(), String>),
     /// The node ends it to free what it uses too much of, or needs itself: it fails with reason `Evicted`. Its containers have
     /// `grace_s` to end; `condition` (`DisruptionTarget`) is shown from now on.
     Evicted {
@@ -112,8 +145,10 @@ pub enum Input {
         waited: Duration,
         present: bool,
     },
+    /// `volume`: the image is not its own but that of a volume it mounts.
     ImageFailed {
         container: ContainerName,
+        volume: Option<String>,
         failure: PullFailure,
     },
     /// The container's configuration cannot be made (missing ConfigMap key, runAsNonRoot, …): `CreateContainerConfigError`.
@@ -206,7 +241,7 @@ pub enum Action {
     CreateSandbox {
         attempt: u32,
     },
-    /// → `ImageReady` | `ImageFailed`. The node sends the `Pulling` event itself only if it really pulls.
+    /// Its image and those of the volumes it mounts. → `ImageReady` | `ImageFailed`. The node sends the `Pulling` event itself only if it really pulls.
     EnsureImage {
         container: ContainerName,
         image: String,
@@ -243,6 +278,8 @@ pub enum Action {
         container: ContainerName,
         id: String,
     },
+    /// → `Resized`
+    Resize(Resize),
     /// Ends every process. → `SandboxStopped`
     StopSandbox {
         id: String,

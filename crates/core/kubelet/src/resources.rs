@@ -1,7 +1,8 @@
 //! From requests and limits to cgroup numbers (upstream `pkg/kubelet/cm/helpers_linux.go`, `kuberuntime_container_linux.go`,
 //! `qos/policy.go`).
 
-use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use crate::allocated::{self, Sizes};
+use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use schema::quantity::Quantity;
 use std::collections::BTreeMap;
@@ -66,97 +67,72 @@ fn quota(milli_cpu: i64) -> i64 {
     (milli_cpu * CPU_PERIOD_US.cast_signed() / 1000).max(MIN_QUOTA_US)
 }
 
-fn limits(requirements: Option<&ResourceRequirements>) -> Limits {
-    let requests = requirements.and_then(|r| r.requests.as_ref());
-    let limits = requirements.and_then(|r| r.limits.as_ref());
-    let cpu_limit = amount(limits, "cpu").map(|q| q.milli_value());
-    let cpu_request = amount(requests, "cpu").map(|q| q.milli_value()).or(cpu_limit).unwrap_or_default();
-    Limits {
-        cpu_shares: shares(cpu_request),
-        cpu_quota_us: quota(cpu_limit.unwrap_or_default()),
-        memory_limit_bytes: amount(limits, "memory").map(|q| q.value()).unwrap_or_default(),
-    }
-}
-
 /// The value of a quantity, rounded up; `None`: it is none.
 pub fn value(quantity: &Text) -> Option<i64> {
     Quantity::parse(&quantity.0).ok().map(|quantity| quantity.value())
 }
 
 /// What one container's cgroup gets.
-pub fn container(container: &Container) -> Limits {
-    limits(container.resources.as_ref())
+pub fn container(sizes: Sizes) -> Limits {
+    let cpu = if sizes.cpu_request_milli > 0 { sizes.cpu_request_milli } else { sizes.cpu_limit_milli };
+    Limits {
+        cpu_shares: shares(cpu),
+        cpu_quota_us: quota(sizes.cpu_limit_milli),
+        memory_limit_bytes: sizes.memory_limit_bytes,
+    }
 }
 
-/// What the Pod's cgroup gets: the sum of the containers that run together, or the largest init container with the
-/// sidecars started before it (KEP-753); a limit only where every container has one. Pod-level resources win (KEP-2837).
+/// What the Pod's cgroup gets: what the Pod asks for in all, and limits where all of it is limited (upstream
+/// `ResourceConfigForPod`).
 pub fn pod(pod: &Pod) -> Limits {
     let Some(spec) = &pod.spec else { return Limits::default() };
-    let of = |container: &Container, wanted: fn(&Container) -> Option<i64>| wanted(container);
-    let total = |wanted: fn(&Container) -> Option<i64>| -> Option<i64> {
-        let mut sum: Option<i64> = Some(0);
-        for container in &spec.containers {
-            sum = sum.zip(of(container, wanted)).map(|(a, b)| a + b);
-        }
-        let (mut sidecars, mut largest) = (Some(0i64), Some(0i64));
-        for container in spec.init_containers.iter().flatten() {
-            let own = of(container, wanted);
-            if container.restart_policy.as_deref() == Some("Always") {
-                sidecars = sidecars.zip(own).map(|(a, b)| a + b);
-                largest = largest.zip(sidecars).map(|(a, b)| a.max(b));
-            } else {
-                let together = sidecars.zip(own).map(|(a, b)| a + b);
-                largest = largest.zip(together).map(|(a, b)| a.max(b));
-            }
-        }
-        sum.zip(sidecars).map(|(a, b)| a + b).zip(largest).map(|(a, b)| a.max(b))
-    };
-    let own = spec.resources.as_ref();
-    let own_limits = own.and_then(|r| r.limits.as_ref());
-    let own_requests = own.and_then(|r| r.requests.as_ref());
-    let cpu_limit = amount(own_limits, "cpu").map(|q| q.milli_value()).or_else(|| total(cpu_limit));
-    let memory = amount(own_limits, "memory").map(|q| q.value()).or_else(|| total(memory_limit));
-    let cpu = amount(own_requests, "cpu").map(|q| q.milli_value()).or_else(|| total(cpu_request));
+    let limits = allocated::limited(pod);
+    let limit = |name: &str| limits.get(name).filter(|_| allocated::is_limited(spec, name));
     Limits {
-        cpu_shares: shares(cpu.unwrap_or_default()),
-        cpu_quota_us: quota(cpu_limit.unwrap_or_default()),
-        memory_limit_bytes: memory.unwrap_or_default(),
+        cpu_shares: shares(allocated::requested(pod).get("cpu").map_or(0, |amount| amount.milli_value())),
+        cpu_quota_us: quota(limit("cpu").map_or(0, |amount| amount.milli_value())),
+        memory_limit_bytes: limit("memory").map_or(0, |amount| amount.value()),
     }
 }
 
-fn cpu_request(container: &Container) -> Option<i64> {
-    let requirements = container.resources.as_ref();
-    let request = amount(requirements.and_then(|r| r.requests.as_ref()), "cpu").map(|q| q.milli_value());
-    request.or_else(|| cpu_limit(container)).or(Some(0))
-}
-
-fn cpu_limit(container: &Container) -> Option<i64> {
-    amount(container.resources.as_ref()?.limits.as_ref(), "cpu").map(|q| q.milli_value()).filter(|v| *v > 0)
-}
-
-fn memory_limit(container: &Container) -> Option<i64> {
-    amount(container.resources.as_ref()?.limits.as_ref(), "memory").map(|q| q.value()).filter(|v| *v > 0)
-}
-
-/// The kernel's preference for killing it when the node runs out of memory.
-pub fn oom_score_adj(qos: Qos, container: &Container, node_memory_bytes: i64) -> i32 {
-    match qos {
-        Qos::Guaranteed => -997,
-        Qos::BestEffort => 1000,
-        Qos::Burstable => {
-            let requests = container.resources.as_ref().and_then(|r| r.requests.as_ref());
-            let request = amount(requests, "memory").map(|q| q.value()).unwrap_or_default();
-            let share = 1000i128 * i128::from(request) / i128::from(node_memory_bytes.max(1));
-            let adjust = i32::try_from(1000 - share).unwrap_or(1000);
-            if adjust < 3 {
-                3
-            } else if adjust == 1000 {
-                999
-            } else {
-                adjust
-            }
-        }
+/// The kernel's preference for killing it when the node runs out of memory (upstream `GetContainerOOMScoreAdjust`): the less
+/// a container asked for the sooner; a sidecar never before the main containers; what the Pod asks for beyond its
+/// containers counts for each of them.
+pub fn oom_score_adj(pod: &Pod, container: &Container, node_memory_bytes: i64) -> i32 {
+    let spec = pod.spec.clone().unwrap_or_default();
+    if spec.priority_class_name.as_deref() == Some("system-node-critical") {
+        return -997;
     }
+    match Qos::of(pod) {
+        Qos::Guaranteed => return -997,
+        Qos::BestEffort => return 1000,
+        Qos::Burstable => {}
+    }
+    let init = || spec.init_containers.iter().flatten();
+    let is_sidecar = |container: &Container| container.restart_policy.as_deref() == Some("Always");
+    let beyond = amount(spec.resources.as_ref().and_then(|r| r.requests.as_ref()), "memory").map_or(0, |whole| {
+        let count = i64::try_from(spec.containers.len() + init().count()).unwrap_or(i64::MAX).max(1);
+        let own = allocated::of_containers(&spec).get("memory").map_or(0, |amount| amount.value());
+        (whole.value() - own).max(0) / count
+    });
+    let score = |request: i64| {
+        let share = 1000i128 * i128::from(request + beyond) / i128::from(node_memory_bytes.max(1));
+        i32::try_from(1000 - share).unwrap_or(1000)
+    };
+    let mut adjust = score(memory_request(container));
+    if init().any(|c| c.name == container.name && is_sidecar(c)) {
+        adjust = adjust.min(score(spec.containers.iter().map(memory_request).min().unwrap_or_default()));
+    }
+    match adjust {
+        ..3 => 3,
+        1000.. => 999,
+        adjust => adjust,
+    }
+}
+
+fn memory_request(container: &Container) -> i64 {
+    let requests = container.resources.as_ref().and_then(|r| r.requests.as_ref());
+    amount(requests, "memory").map_or(0, |amount| amount.value())
 }
 
 #[cfg(test)]
@@ -196,9 +172,29 @@ mod tests {
     #[test]
     fn burstable_oom_score_follows_the_share_of_memory() {
         let of = |memory: &str| -> i32 {
-            let container = json!({"name": "c", "resources": {"requests": {"memory": memory}}});
-            oom_score_adj(Qos::Burstable, &serde_json::from_value(container).unwrap(), 1 << 30)
+            oom_of(&json!({"containers": [{"name": "c", "resources": {"requests": {"memory": memory}}}]}), "c")
         };
         assert_eq!((of("0"), of("512Mi"), of("1Gi")), (999, 500, 3));
+    }
+
+    /// Of a gibibyte.
+    fn oom_of(spec: &Value, name: &str) -> i32 {
+        let pod: Pod = serde_json::from_value(json!({"spec": spec, "status": {"qosClass": "Burstable"}})).unwrap();
+        let spec = pod.spec.clone().unwrap();
+        let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        oom_score_adj(&pod, all.find(|container| container.name == name).unwrap(), 1 << 30)
+    }
+
+    #[test]
+    fn sidecars_and_what_the_whole_pod_asks_for_count_in_the_oom_score() {
+        let asks = |name: &str, memory: &str| json!({"name": name, "resources": {"requests": {"memory": memory}}});
+        let mut sidecar = asks("s", "0");
+        sidecar["restartPolicy"] = json!("Always");
+        let mut spec = json!({"containers": [asks("a", "512Mi"), asks("b", "256Mi")], "initContainers": [sidecar]});
+        assert_eq!((oom_of(&spec, "a"), oom_of(&spec, "b"), oom_of(&spec, "s")), (500, 750, 750));
+        spec["resources"] = json!({"requests": {"memory": "960Mi"}});
+        assert_eq!((oom_of(&spec, "a"), oom_of(&spec, "b"), oom_of(&spec, "s")), (438, 688, 688));
+        spec["priorityClassName"] = json!("system-node-critical");
+        assert_eq!(oom_of(&spec, "b"), -997);
     }
 }

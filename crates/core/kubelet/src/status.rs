@@ -1,6 +1,6 @@
 //! A Pod's status from the states of its parts (upstream `kubelet_pods.go`, `status_manager.go`).
 
-use crate::conditions;
+use crate::conditions::{self, ResizeCondition};
 use crate::container::{Container, ContainerState, Kind, Restart};
 use crate::phase::{Phase, phase};
 use jiff::Timestamp;
@@ -38,6 +38,10 @@ pub enum SandboxIs {
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
     pub pod: &'a Pod,
+    /// The Pod by which its cgroup was set.
+    pub sized: &'a Pod,
+    /// A change of its resources that waits, and one that is carried out.
+    pub resize: [Option<&'a ResizeCondition>; 2],
     pub containers: &'a [Container],
     pub sandbox: SandboxIs,
     pub pod_ips: &'a [IpAddr],
@@ -87,7 +91,7 @@ pub fn status(view: View<'_>) -> PodStatus {
         conditions: Some(conditions),
         observed_generation: view.pod.metadata.generation,
         allocated_resources: crate::allocated::requests(view.pod),
-        resources: Some(crate::allocated::resources(view.pod, view.old.phase.as_deref() == Some("Running"))),
+        resources: Some(crate::allocated::resources(view.sized, view.old.phase.as_deref() == Some("Running"))),
         init_container_statuses: Some(init).filter(|list| !list.is_empty()),
         container_statuses: Some(main),
         ephemeral_container_statuses: Some(ephemeral).filter(|list| !list.is_empty()),
@@ -236,7 +240,10 @@ fn container_status(view: &View<'_>, container: &Container) -> ContainerStatus {
         image_id: known.map(|facts| facts.image.reference.clone()).unwrap_or_default(),
         user: known.and_then(|facts| facts.user.clone()),
         allocated_resources: known.and(resources.requests.clone()).filter(|requests| !requests.is_empty()),
-        resources: known.map(|_| resources),
+        resources: known.map(|_| match run {
+            Some(run) => crate::allocated::actual(&resources, &run.given),
+            None => resources,
+        }),
         restart_count: history.restarts(),
         ready,
         started: (container.kind != Kind::Ephemeral).then(|| run.is_some_and(crate::container::Run::is_started)),

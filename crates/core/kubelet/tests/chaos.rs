@@ -145,7 +145,7 @@ impl World {
             Action::EnsureImage { container, .. } => {
                 let failed = self.fault(4);
                 self.answers.push(if failed {
-                    Input::ImageFailed { container, failure: PullFailure::Pull(String::new()) }
+                    Input::ImageFailed { container, volume: None, failure: PullFailure::Pull(String::new()) }
                 } else {
                     Input::ImageReady {
                         container,
@@ -169,6 +169,10 @@ impl World {
                 if !self.fault(5) || hook == HookKind::PostStart {
                     self.answers.push(Input::HookDone { container, id, hook, result });
                 }
+            }
+            Action::Resize(_) => {
+                let failed = self.fault(3);
+                self.answers.push(Input::Resized(if failed { Err("busy".to_owned()) } else { Ok(()) }));
             }
             Action::StopSandbox { id } => {
                 // Ends every process.
@@ -269,6 +273,15 @@ impl World {
                 let containers = self.pod["spec"]["containers"].as_array_mut().unwrap();
                 containers[0]["image"] = json!(format!("i{}", self.made));
                 self.spec();
+            }
+            (6, _) if self.random.one_in(2) => {
+                let cpu = format!("{}m", 100 * (1 + self.random.below(3)));
+                let containers = self.pod["spec"]["containers"].as_array_mut().unwrap();
+                containers[0]["resources"] =
+                    json!({"requests": {"cpu": cpu}, "limits": {"memory": format!("{}Mi", self.made + 1)}});
+                containers[0]["resizePolicy"] = json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]);
+                let pod: Pod = serde_json::from_value(self.pod.clone()).unwrap();
+                self.feed(Input::Granted(Arc::new(pod)));
             }
             _ => self.pass(self.ms + 5000),
         }

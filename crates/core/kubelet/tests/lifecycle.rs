@@ -6,7 +6,7 @@ use expect_test::{Expect, expect};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kubelet::machine::{Config, PodMachine};
-use kubelet::pod::{Action, ContainerName, Exit, Found, HookKind, Input, Now, ProbeKind, PullFailure};
+use kubelet::pod::{Action, ContainerName, Exit, Found, HookKind, Input, Now, PendingResize, ProbeKind, PullFailure};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -162,6 +162,49 @@ impl Script {
         self.spec();
     }
 
+    /// The node grants other amounts: `[(container, [request, limit] of processor, of memory)]`.
+    fn grant(&mut self, amounts: &[(&str, [&str; 2], [&str; 2])]) {
+        self.note(&format!("grant {amounts:?}"));
+        self.size(amounts);
+        let generation = self.pod["metadata"]["generation"].as_i64().unwrap() + 1;
+        self.pod["metadata"]["generation"] = json!(generation);
+        self.pod["status"] = serde_json::to_value(&self.status).unwrap();
+        let pod: Pod = serde_json::from_value(self.pod.clone()).unwrap();
+        self.feed(Input::Granted(Arc::new(pod)));
+    }
+
+    fn size(&mut self, amounts: &[(&str, [&str; 2], [&str; 2])]) {
+        for (name, cpu, memory) in amounts {
+            let all = self.pod["spec"].as_object_mut().unwrap();
+            let all = all.iter_mut().filter(|(key, _)| key.ends_with("ontainers"));
+            let all = all.flat_map(|(_, list)| list.as_array_mut().into_iter().flatten());
+            for container in all.filter(|container| container["name"] == *name) {
+                let of = |i: usize| json!({"cpu": cpu[i], "memory": memory[i]});
+                container["resources"] = json!({"requests": of(0), "limits": of(1)});
+            }
+        }
+    }
+
+    fn resized(&mut self, result: Result<(), &str>) {
+        self.note(&format!("resized {result:?}"));
+        self.feed(Input::Resized(result.map_err(str::to_owned)));
+    }
+
+    /// What the status tells of a change.
+    fn sizes(&mut self) {
+        let conditions = self.status.conditions.iter().flatten().filter(|c| c.type_.starts_with("PodResize"));
+        let mut said: Vec<_> = conditions
+            .map(|c| format!("{} {:?} {:?} {:?}", c.type_, c.reason, c.message, c.observed_generation.unwrap()))
+            .collect();
+        for status in self.status.container_statuses.iter().flatten() {
+            let has = serde_json::to_string(&status.resources).unwrap();
+            let granted = serde_json::to_string(&status.allocated_resources).unwrap();
+            said.push(format!("{} has {has} of {granted}", status.name));
+        }
+        said.push(format!("pod has {}", serde_json::to_string(&self.status.resources).unwrap()));
+        self.said.push_str(&format!("  = {}\n", said.join("\n    ")));
+    }
+
     /// Lets time pass, waking the machine when it asked for it.
     fn wait(&mut self, ms: u64) {
         self.note(&format!("wait {ms}"));
@@ -228,6 +271,24 @@ fn describe(action: &Action) -> String {
         Action::StartProbes { container, .. } => format!("probe {}", container.0),
         Action::StopProbes { container, .. } => format!("do not probe {}", container.0),
         Action::Event(event) => format!("event {}: {}", event.reason, event.message),
+        Action::Resize(resize) => {
+            let of = |target: &Option<(ContainerName, String)>| match target {
+                Some((name, _)) => name.0.clone(),
+                None => "pod".to_owned(),
+            };
+            let bounds = resize.bounds.iter().map(|bound| format!("{} uses < {}", of(&bound.of), bound.limit_bytes));
+            let steps = resize.steps.iter().map(|(target, limits)| {
+                let mut step = of(target);
+                let numbers = [limits.memory_limit_bytes, limits.cpu_quota_us, limits.cpu_shares.cast_signed()];
+                for (name, number) in ["memory", "quota", "shares"].into_iter().zip(numbers) {
+                    if number != 0 {
+                        step.push_str(&format!(" {name} {number}"));
+                    }
+                }
+                step
+            });
+            format!("resize {}", bounds.chain(steps).collect::<Vec<_>>().join(", "))
+        }
         action => format!("{action:?}"),
     }
 }
@@ -866,6 +927,7 @@ fn pulls_back_off() {
     for _ in 0..3 {
         script.feed(Input::ImageFailed {
             container: ContainerName("c".into()),
+            volume: None,
             failure: PullFailure::Pull("no such image".into()),
         });
         script.show();
@@ -969,5 +1031,211 @@ fn an_evicted_pod_ends_within_its_grace_and_says_why() {
     let target = status["conditions"].as_array().unwrap().iter().find(|one| one["type"] == "DisruptionTarget").unwrap();
     script.note(&format!("{} {} {}", status["reason"], status["message"], target["reason"]));
     script.end(expect![[r#"
+    "#]]);
+}
+
+fn sized(spec: Value, amounts: &[(&str, [&str; 2], [&str; 2])]) -> Script {
+    let mut script = Script::new(spec);
+    script.size(amounts);
+    script.up();
+    script.events = true;
+    script
+}
+
+#[test]
+fn a_growing_pod_grows_before_its_containers_and_a_shrinking_one_after_them() {
+    let two = json!({"containers": [{"name": "a"}, {"name": "b"}]});
+    let mut script = sized(two, &[("a", ["1", "1"], ["64Mi", "64Mi"]), ("b", ["1", "1"], ["64Mi", "64Mi"])]);
+    script.start("a");
+    script.start("b");
+    script.feed(Input::StatusWritten);
+    script.grant(&[("a", ["2", "3"], ["96Mi", "96Mi"]), ("b", ["500m", "500m"], ["32Mi", "48Mi"])]);
+    script.sizes();
+    script.resized(Ok(()));
+    script.sizes();
+    script.grant(&[("a", ["1", "1"], ["64Mi", "64Mi"])]);
+    script.resized(Err("cannot decrease memory limits: it uses more"));
+    script.sizes();
+    script.wait(16_000);
+    script.resized(Ok(()));
+    script.sizes();
+    script.end(expect![[r#"
+        up
+            PrepareVolumes
+            CreateSandbox { attempt: 0 }
+            image a
+            image b
+        start a
+            event Pulled: Container image "i" already present on machine and can be accessed by the pod
+            start a #0
+            event Created: Container created
+            event Started: Container started
+        start b
+            event Pulled: Container image "i" already present on machine and can be accessed by the pod
+            start b #0
+            event Created: Container created
+            event Started: Container started
+        grant [("a", ["2", "3"], ["96Mi", "96Mi"]), ("b", ["500m", "500m"], ["32Mi", "48Mi"])]
+            event ResizeStarted: Pod resize started: {"containers":[{"name":"a","resources":{"limits":{"cpu":"3","memory":"96Mi"},"requests":{"cpu":"2","memory":"96Mi"}}},{"name":"b","resources":{"limits":{"cpu":"500m","memory":"48Mi"},"requests":{"cpu":"500m","memory":"32Mi"}}}],"generation":2}
+            resize b uses < 50331648, pod memory 150994944, b memory 50331648, a memory 100663296, pod quota 350000, pod shares 2560, b quota 50000 shares 512, a quota 300000 shares 2048
+          = PodResizeInProgress None None 2
+            a has {"limits":{"cpu":"1","memory":"64Mi"},"requests":{"cpu":"1","memory":"64Mi"}} of {"cpu":"2","memory":"96Mi"}
+            b has {"limits":{"cpu":"1","memory":"64Mi"},"requests":{"cpu":"1","memory":"64Mi"}} of {"cpu":"500m","memory":"32Mi"}
+            pod has {"limits":{"cpu":"2","memory":"128Mi"},"requests":{"cpu":"2","memory":"128Mi"}}
+        resized Ok(())
+            event ResizeCompleted: Pod resize completed: {"containers":[{"name":"a","resources":{"limits":{"cpu":"3","memory":"96Mi"},"requests":{"cpu":"2","memory":"96Mi"}}},{"name":"b","resources":{"limits":{"cpu":"500m","memory":"48Mi"},"requests":{"cpu":"500m","memory":"32Mi"}}}],"generation":2}
+          = a has {"limits":{"cpu":"3","memory":"96Mi"},"requests":{"cpu":"2","memory":"96Mi"}} of {"cpu":"2","memory":"96Mi"}
+            b has {"limits":{"cpu":"500m","memory":"48Mi"},"requests":{"cpu":"500m","memory":"32Mi"}} of {"cpu":"500m","memory":"32Mi"}
+            pod has {"limits":{"cpu":"3500m","memory":"144Mi"},"requests":{"cpu":"2500m","memory":"128Mi"}}
+        grant [("a", ["1", "1"], ["64Mi", "64Mi"])]
+            event ResizeStarted: Pod resize started: {"containers":[{"name":"a","resources":{"limits":{"cpu":"1","memory":"64Mi"},"requests":{"cpu":"1","memory":"64Mi"}}},{"name":"b","resources":{"limits":{"cpu":"500m","memory":"48Mi"},"requests":{"cpu":"500m","memory":"32Mi"}}}],"generation":3}
+            resize pod uses < 117440512, a uses < 67108864, a memory 67108864, pod memory 117440512, a quota 100000 shares 1024, pod shares 1536, pod quota 150000
+        resized Err("cannot decrease memory limits: it uses more")
+            event ResizeError: Pod resize error: {"containers":[{"name":"a","resources":{"limits":{"cpu":"1","memory":"64Mi"},"requests":{"cpu":"1","memory":"64Mi"}}},{"name":"b","resources":{"limits":{"cpu":"500m","memory":"48Mi"},"requests":{"cpu":"500m","memory":"32Mi"}}}],"generation":3,"error":"cannot decrease memory limits: it uses more"}
+          = PodResizeInProgress Some("Error") Some("cannot decrease memory limits: it uses more") 3
+            a has {"limits":{"cpu":"3","memory":"96Mi"},"requests":{"cpu":"2","memory":"96Mi"}} of {"cpu":"1","memory":"64Mi"}
+            b has {"limits":{"cpu":"500m","memory":"48Mi"},"requests":{"cpu":"500m","memory":"32Mi"}} of {"cpu":"500m","memory":"32Mi"}
+            pod has {"limits":{"cpu":"3500m","memory":"144Mi"},"requests":{"cpu":"2500m","memory":"128Mi"}}
+        wait 16000
+            resize pod uses < 117440512, a uses < 67108864, a memory 67108864, pod memory 117440512, a quota 100000 shares 1024, pod shares 1536, pod quota 150000
+        resized Ok(())
+            event ResizeCompleted: Pod resize completed: {"containers":[{"name":"a","resources":{"limits":{"cpu":"1","memory":"64Mi"},"requests":{"cpu":"1","memory":"64Mi"}}},{"name":"b","resources":{"limits":{"cpu":"500m","memory":"48Mi"},"requests":{"cpu":"500m","memory":"32Mi"}}}],"generation":3}
+          = a has {"limits":{"cpu":"1","memory":"64Mi"},"requests":{"cpu":"1","memory":"64Mi"}} of {"cpu":"1","memory":"64Mi"}
+            b has {"limits":{"cpu":"500m","memory":"48Mi"},"requests":{"cpu":"500m","memory":"32Mi"}} of {"cpu":"500m","memory":"32Mi"}
+            pod has {"limits":{"cpu":"1500m","memory":"112Mi"},"requests":{"cpu":"1500m","memory":"96Mi"}}
+    "#]]);
+}
+
+#[test]
+fn a_container_whose_policy_says_so_is_restarted_with_its_new_size() {
+    let policy = json!([{"resourceName": "memory", "restartPolicy": "RestartContainer"}]);
+    let one = json!({"containers": [{"name": "c", "resizePolicy": policy}], "restartPolicy": "OnFailure"});
+    let mut script = sized(one, &[("c", ["1", "1"], ["64Mi", "64Mi"])]);
+    script.start("c");
+    script.grant(&[("c", ["2", "2"], ["64Mi", "64Mi"])]);
+    script.resized(Ok(()));
+    script.grant(&[("c", ["2", "2"], ["64Mi", "96Mi"])]);
+    script.exit("c", 0);
+    script.resized(Ok(()));
+    script.start("c");
+    script.sizes();
+    script.end(expect![[r#"
+        up
+            PrepareVolumes
+            CreateSandbox { attempt: 0 }
+            image c
+        start c
+            event Pulled: Container image "i" already present on machine and can be accessed by the pod
+            start c #0
+            event Created: Container created
+            event Started: Container started
+        grant [("c", ["2", "2"], ["64Mi", "64Mi"])]
+            event ResizeStarted: Pod resize started: {"containers":[{"name":"c","resources":{"limits":{"cpu":"2","memory":"64Mi"},"requests":{"cpu":"2","memory":"64Mi"}}}],"generation":2}
+            resize pod quota 200000, pod shares 2048, c quota 200000 shares 2048
+        resized Ok(())
+            event ResizeCompleted: Pod resize completed: {"containers":[{"name":"c","resources":{"limits":{"cpu":"2","memory":"64Mi"},"requests":{"cpu":"2","memory":"64Mi"}}}],"generation":2}
+        grant [("c", ["2", "2"], ["64Mi", "96Mi"])]
+            event ResizeStarted: Pod resize started: {"containers":[{"name":"c","resources":{"limits":{"cpu":"2","memory":"96Mi"},"requests":{"cpu":"2","memory":"64Mi"}}}],"generation":3}
+            event Killing: Container c resize requires restart
+            stop c within 30000
+        exit c 0
+            resize pod memory 100663296
+            image c
+        resized Ok(())
+            event ResizeCompleted: Pod resize completed: {"containers":[{"name":"c","resources":{"limits":{"cpu":"2","memory":"96Mi"},"requests":{"cpu":"2","memory":"64Mi"}}}],"generation":3}
+        start c
+            event Pulled: Container image "i" already present on machine and can be accessed by the pod
+            start c #1
+            event Created: Container created
+            event Started: Container started
+          = c has {"limits":{"cpu":"2","memory":"96Mi"},"requests":{"cpu":"2","memory":"64Mi"}} of {"cpu":"2","memory":"64Mi"}
+            pod has {"limits":{"cpu":"2","memory":"96Mi"},"requests":{"cpu":"2","memory":"64Mi"}}
+    "#]]);
+}
+
+#[test]
+fn what_cannot_be_granted_is_told_once() {
+    let mut script = sized(json!({"containers": [{"name": "c"}]}), &[("c", ["1", "1"], ["64Mi", "64Mi"])]);
+    script.start("c");
+    let mut wanted = script.pod.clone();
+    wanted["metadata"]["generation"] = json!(2);
+    let wanted: Arc<Pod> = Arc::new(serde_json::from_value(wanted).unwrap());
+    let pending = |used: u32| {
+        let message = format!("Node didn't have enough resource: cpu, used: {used}");
+        Input::Pending(Some(PendingResize { wanted: wanted.clone(), reason: "OutOfcpu".to_owned(), message }))
+    };
+    script.feed(pending(3));
+    script.sizes();
+    script.note("the same, and with another number");
+    script.feed(pending(3));
+    script.feed(pending(2));
+    script.sizes();
+    script.note("reverted");
+    script.feed(Input::Pending(None));
+    script.sizes();
+    script.end(expect![[r#"
+        up
+            PrepareVolumes
+            CreateSandbox { attempt: 0 }
+            image c
+        start c
+            event Pulled: Container image "i" already present on machine and can be accessed by the pod
+            start c #0
+            event Created: Container created
+            event Started: Container started
+            event ResizeDeferred: Pod resize OutOfcpu: {"containers":[{"name":"c","resources":{"limits":{"cpu":"1","memory":"64Mi"},"requests":{"cpu":"1","memory":"64Mi"}}}],"generation":2,"error":"Node didn't have enough resource: cpu, used: 3"}
+          = PodResizePending Some("Deferred") Some("Node didn't have enough resource: cpu, used: 3") 2
+            c has {"limits":{"cpu":"1","memory":"64Mi"},"requests":{"cpu":"1","memory":"64Mi"}} of {"cpu":"1","memory":"64Mi"}
+            pod has {"limits":{"cpu":"1","memory":"64Mi"},"requests":{"cpu":"1","memory":"64Mi"}}
+        the same, and with another number
+          = PodResizePending Some("Deferred") Some("Node didn't have enough resource: cpu, used: 2") 2
+            c has {"limits":{"cpu":"1","memory":"64Mi"},"requests":{"cpu":"1","memory":"64Mi"}} of {"cpu":"1","memory":"64Mi"}
+            pod has {"limits":{"cpu":"1","memory":"64Mi"},"requests":{"cpu":"1","memory":"64Mi"}}
+        reverted
+          = c has {"limits":{"cpu":"1","memory":"64Mi"},"requests":{"cpu":"1","memory":"64Mi"}} of {"cpu":"1","memory":"64Mi"}
+            pod has {"limits":{"cpu":"1","memory":"64Mi"},"requests":{"cpu":"1","memory":"64Mi"}}
+    "#]]);
+}
+
+/// After a restart of minke a change goes on where it was.
+#[test]
+fn a_change_survives_a_restart() {
+    let mut script = sized(json!({"containers": [{"name": "c"}]}), &[("c", ["1", "1"], ["64Mi", "64Mi"])]);
+    script.start("c");
+    script.grant(&[("c", ["1", "1"], ["96Mi", "96Mi"])]);
+    let mut after = Script::new(json!({"containers": []}));
+    (after.pod, after.status, after.attempts) = (script.pod.clone(), script.status.clone(), script.attempts.clone());
+    after.events = true;
+    after.spec();
+    let found = Found {
+        name: ContainerName("c".into()),
+        id: "c1".into(),
+        attempt: 0,
+        image_id: "id".into(),
+        image_ref: "ref".into(),
+        started_at: Some(script.now().wall),
+        exit: None,
+    };
+    after.feed(Input::Recovered {
+        sandbox_id: "s0".into(),
+        sandbox_ready: true,
+        attempt: 0,
+        ips: vec!["10.0.0.1".parse().unwrap()],
+        containers: vec![found],
+    });
+    after.feed(Input::VolumesReady);
+    after.sizes();
+    after.resized(Ok(()));
+    after.sizes();
+    after.end(expect![[r#"
+            PrepareVolumes
+            resize pod memory 100663296, c memory 100663296
+          = PodResizeInProgress None None 2
+            c has {"limits":{"cpu":"1","memory":"64Mi"},"requests":{"cpu":"1","memory":"64Mi"}} of {"cpu":"1","memory":"96Mi"}
+            pod has {"limits":{"cpu":"1","memory":"64Mi"},"requests":{"cpu":"1","memory":"64Mi"}}
+        resized Ok(())
+            event ResizeCompleted: Pod resize completed: {"containers":[{"name":"c","resources":{"limits":{"cpu":"1","memory":"96Mi"},"requests":{"cpu":"1","memory":"96Mi"}}}],"generation":2}
+          = c has {"limits":{"cpu":"1","memory":"96Mi"},"requests":{"cpu":"1","memory":"96Mi"}} of {"cpu":"1","memory":"96Mi"}
+            pod has {"limits":{"cpu":"1","memory":"96Mi"},"requests":{"cpu":"1","memory":"96Mi"}}
     "#]]);
 }

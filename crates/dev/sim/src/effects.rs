@@ -53,7 +53,11 @@ impl Effects {
                 self.answer(Input::SandboxReady { id: sandbox.id, ips: vec![sandbox.ip] });
             }
             Action::EnsureImage { container, .. } if fails => {
-                self.answer(Input::ImageFailed { container, failure: PullFailure::Pull("not now".to_owned()) });
+                self.answer(Input::ImageFailed {
+                    container,
+                    volume: None,
+                    failure: PullFailure::Pull("not now".to_owned()),
+                });
             }
             Action::EnsureImage { container, image } => {
                 let took = sim.dice.millis(1000);
@@ -78,6 +82,8 @@ impl Effects {
             Action::RunHook { container, id, hook } => {
                 self.answer(Input::HookDone { container, id, hook, result: Ok(()) });
             }
+            Action::Resize(_) if fails => self.answer(Input::Resized(Err("not now".to_owned()))),
+            Action::Resize(_) => self.answer(Input::Resized(Ok(()))),
             Action::StopSandbox { id } => {
                 runtime.stop_sandbox(sim, &id);
                 self.answer(Input::SandboxStopped);
@@ -104,6 +110,9 @@ impl Effects {
         };
         let spec = pod.spec.iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
         let image = spec.filter(|spec| spec.name == container.0).find_map(|spec| spec.image.clone());
+        let ephemeral = pod.spec.iter().flat_map(|spec| spec.ephemeral_containers.iter().flatten());
+        let image =
+            image.or_else(|| ephemeral.filter(|spec| spec.name == container.0).find_map(|spec| spec.image.clone()));
         let (Some(image), sandbox) = (image, self.sandbox().clone()) else {
             return self.answer(Input::ConfigFailed { container, message: "no such container".to_owned() });
         };

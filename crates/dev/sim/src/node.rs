@@ -8,9 +8,10 @@ use client::informer::{Change, Informer};
 use client::transport::{CallError, ListQuery, Transport};
 use client::typed::{Client, target};
 use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
+use kubelet::allocation::Allocation;
 use kubelet::machine::{Config, PodMachine};
 use kubelet::node::{Facts, object};
-use kubelet::pod::{Action, ContainerName, Input};
+use kubelet::pod::{Action, ContainerName, Input, PendingResize};
 use kubelet::recorder::Recorder;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -58,11 +59,15 @@ pub(crate) async fn run(sim: Arc<Sim>, number: usize, transport: Arc<dyn Transpo
     tasks.spawn(write_events(transport, event_writes));
     let mut workers: JoinSet<String> = JoinSet::new();
     let mut inboxes: BTreeMap<String, Inbox> = BTreeMap::new();
+    let mut allocations: BTreeMap<String, Allocation> = BTreeMap::new();
     loop {
         tokio::select! {
             biased;
             Some(ended) = workers.join_next(), if !workers.is_empty() => match ended {
-                Ok(uid) => drop(inboxes.remove(&uid)),
+                Ok(uid) => {
+                    inboxes.remove(&uid);
+                    allocations.remove(&uid);
+                }
                 Err(panic) => shared.sim.wrong(format!("a Pod's worker panicked: {panic}")),
             },
             Some(event) = runtime_events.recv() => route(&inboxes, event),
@@ -72,11 +77,20 @@ pub(crate) async fn run(sim: Arc<Sim>, number: usize, transport: Arc<dyn Transpo
                     let inbox = inboxes.entry(uid.clone()).or_insert_with(|| {
                         let (inbox, receiver) = mpsc::unbounded_channel();
                         let sandboxes = found.remove(&uid).unwrap_or_default();
-                        let worker = Worker { shared: shared.clone(), uid, pod: new.clone(), outbox: inbox.clone() };
+                        let (shared, uid, outbox) = (shared.clone(), uid.clone(), inbox.clone());
+                        let worker = Worker { shared, uid, pod: new.clone(), outbox };
                         workers.spawn(worker.run(receiver, sandboxes));
                         inbox
                     });
-                    inbox.send(Input::Spec(new)).ok();
+                    let allocation = allocations.entry(uid).or_insert_with(|| Allocation::at_first(&new));
+                    inbox.send(Input::Spec(allocation.granted(&new))).ok();
+                    if allocation.differs(&new) {
+                        if shared.sim.dice.percent(30) {
+                            inbox.send(pending(&new)).ok();
+                        }
+                        *allocation = Allocation::of(&new);
+                        inbox.send(Input::Granted(new)).ok();
+                    }
                 }
                 Change::Gone(pod) => {
                     if let Some(inbox) = pod.metadata.uid.as_deref().and_then(|uid| inboxes.get(uid)) {
@@ -93,6 +107,12 @@ pub(crate) async fn run(sim: Arc<Sim>, number: usize, transport: Arc<dyn Transpo
             else => return,
         }
     }
+}
+
+/// The node has no room for a change at first.
+fn pending(pod: &Arc<Pod>) -> Input {
+    let (reason, message) = ("OutOfcpu".to_owned(), "not now".to_owned());
+    Input::Pending(Some(PendingResize { wanted: pod.clone(), reason, message }))
 }
 
 fn route(inboxes: &BTreeMap<String, Inbox>, event: Event) {
@@ -183,7 +203,7 @@ impl Worker {
                     continue;
                 }
             };
-            if let Input::Spec(pod) = &input {
+            if let Input::Spec(pod) | Input::Granted(pod) = &input {
                 self.pod = pod.clone();
             }
             let first = matches!(input, Input::Spec(_)).then(|| recovered.take()).flatten();

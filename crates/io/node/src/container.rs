@@ -99,7 +99,7 @@ pub(crate) fn log_directory(pod_logs: &Path, pod: &Pod) -> PathBuf {
     pod_logs.join(name)
 }
 
-pub(crate) fn sandbox(pod_logs: &Path, pod: &Pod, attempt: u32) -> SandboxConfig {
+pub(crate) fn sandbox(pod_logs: &Path, domain: &str, pod: &Pod, attempt: u32) -> Result<SandboxConfig, String> {
     let meta = &pod.metadata;
     let spec = pod.spec.clone().unwrap_or_default();
     let uid = meta.uid.clone().unwrap_or_default();
@@ -112,10 +112,10 @@ pub(crate) fn sandbox(pod_logs: &Path, pod: &Pod, attempt: u32) -> SandboxConfig
     let sysctls = spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten());
     // Host ports of init containers, sidecars among them, are not mapped (upstream `generatePodSandboxConfig`).
     let ports = spec.containers.iter().flat_map(|c| c.ports.iter().flatten());
-    SandboxConfig {
+    Ok(SandboxConfig {
         name: meta.name.clone().unwrap_or_default(),
         namespace: meta.namespace.clone().unwrap_or_default(),
-        hostname: hostname(pod),
+        hostname: kubelet::files::kernel_hostname(pod, domain)?,
         attempt,
         log_directory: log_directory(pod_logs, pod),
         labels: meta.labels.clone().into_iter().flatten().chain(labels(pod)).collect(),
@@ -130,7 +130,7 @@ pub(crate) fn sandbox(pod_logs: &Path, pod: &Pod, attempt: u32) -> SandboxConfig
         port_mappings: ports.filter_map(port_mapping).collect(),
         runtime_handler: String::new(),
         uid,
-    }
+    })
 }
 
 fn port_mapping(port: &k8s_openapi::api::core::v1::ContainerPort) -> Option<PortMapping> {
@@ -142,16 +142,7 @@ fn port_mapping(port: &k8s_openapi::api::core::v1::ContainerPort) -> Option<Port
     })
 }
 
-/// The Pod's host name: its name unless set, cut to what the kernel takes (upstream `GeneratePodHostNameAndDomain`).
-pub(crate) fn hostname(pod: &Pod) -> String {
-    let spec = pod.spec.as_ref();
-    let set = spec.and_then(|spec| spec.hostname_override.clone().or_else(|| spec.hostname.clone()));
-    let name = set.filter(|name| !name.is_empty()).or_else(|| pod.metadata.name.clone()).unwrap_or_default();
-    let name: String = name.chars().take(63).collect();
-    name.trim_end_matches(['-', '.']).to_owned()
-}
-
-fn resources(limits: Limits, oom_score_adj: i32) -> Resources {
+pub(crate) fn resources(limits: Limits, oom_score_adj: i32) -> Resources {
     Resources {
         cpu_period_us: if limits.cpu_quota_us > 0 { CPU_PERIOD_US } else { 0 },
         cpu_quota_us: limits.cpu_quota_us,
@@ -180,7 +171,9 @@ pub(crate) fn config(of: Attempt<'_>) -> Result<ContainerConfig, String> {
     let (command, args) = kubelet::env::command(container, &envs);
     let mut labels = labels(pod);
     labels.insert(LABEL_CONTAINER.to_owned(), container.name.clone());
-    let oom_score_adj = kubelet::resources::oom_score_adj(Qos::of(pod), container, node_memory_bytes);
+    let oom_score_adj = kubelet::resources::oom_score_adj(pod, container, node_memory_bytes);
+    let whole = pod.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+    let sizes = kubelet::allocated::Sizes::of(whole, container.resources.as_ref());
     Ok(ContainerConfig {
         name: container.name.clone(),
         attempt,
@@ -198,7 +191,7 @@ pub(crate) fn config(of: Attempt<'_>) -> Result<ContainerConfig, String> {
         stdin: container.stdin == Some(true),
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
-        resources: resources(kubelet::resources::container(container), oom_score_adj),
+        resources: resources(kubelet::resources::container(sizes), oom_score_adj),
         security: security(pod, container, image)?,
         stop_signal: String::new(),
     })

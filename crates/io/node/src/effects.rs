@@ -2,16 +2,15 @@
 
 use crate::config::Config;
 use crate::container::{self, Attempt, LABEL_CONTAINER};
-use crate::{Shared, hooks, log_links, register, sources};
+use crate::{Shared, hooks, log_links, pull, register, resize, sources};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, ContainerUser, LinuxContainerUser, Pod, Secret};
+use k8s_openapi::api::core::v1::{Container, ContainerUser, LinuxContainerUser, Pod};
 use k8s_openapi::api::node::v1::RuntimeClass;
-use kubelet::pod::{Action, ContainerName, Exit, Found, Input, PodEvent, PullFailure};
-use runtime::types::{Auth, ContainerStatus, Image, Mount, ProcessUser, Propagation, RuntimeError, SandboxStatus};
+use kubelet::pod::{Action, ContainerName, Exit, Found, Input};
+use runtime::types::{ContainerStatus, Mount, ProcessUser, Propagation, RuntimeError, SandboxConfig, SandboxStatus};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 use tokio::sync::mpsc;
 
 /// What a termination message may be at most, and how much of the log stands in for it (upstream
@@ -38,7 +37,9 @@ impl Effects {
     pub(crate) async fn carry_out(&self, action: Action, pod: &Arc<Pod>) {
         match action {
             Action::CreateSandbox { attempt } => self.create_sandbox(pod, attempt).await,
-            Action::EnsureImage { container, image } => self.ensure_image(pod, container, &image).await,
+            Action::EnsureImage { container, image } => {
+                self.answer(pull::ensure(&self.shared, pod, container, &image).await);
+            }
             Action::StartContainer { container, attempt, image_id } => {
                 self.start_container(pod, container, attempt, &image_id).await;
             }
@@ -55,6 +56,9 @@ impl Effects {
                 if let Err(error) = self.shared.runtime.remove_container(&id).await {
                     tracing::warn!(uid = self.uid, container = container.0, %error, "dead container not removed");
                 }
+            }
+            Action::Resize(resize) => {
+                self.answer(Input::Resized(resize::carry_out(&self.shared, &self.uid, &resize).await));
             }
             Action::StopSandbox { id } => {
                 if let Err(error) = self.shared.runtime.stop_sandbox(&id).await {
@@ -101,11 +105,11 @@ impl Effects {
     }
 
     async fn create_sandbox(&self, pod: &Pod, attempt: u32) {
-        let mut config = container::sandbox(&self.shared.config.pod_logs, pod, attempt);
-        match self.runtime_handler(pod).await {
-            Ok(handler) => config.runtime_handler = handler,
-            Err(message) => return self.answer(Input::SandboxFailed { message }),
-        }
+        let (logs, domain) = (&self.shared.config.pod_logs, &self.shared.config.cluster_domain);
+        let config = match (container::sandbox(logs, domain, pod, attempt), self.runtime_handler(pod).await) {
+            (Ok(config), Ok(runtime_handler)) => SandboxConfig { runtime_handler, ..config },
+            (Err(message), _) | (_, Err(message)) => return self.answer(Input::SandboxFailed { message }),
+        };
         match self.shared.runtime.run_sandbox(config).await {
             Ok(status) => {
                 let ips = self.pod_ips(pod, status.ips);
@@ -128,80 +132,6 @@ impl Effects {
     fn pod_ips(&self, pod: &Pod, own: Vec<IpAddr>) -> Vec<IpAddr> {
         let host_network = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
         if host_network { self.shared.config.addresses.clone() } else { own }
-    }
-
-    async fn ensure_image(&self, pod: &Arc<Pod>, name: ContainerName, image: &str) {
-        let policy = container::find(pod, &name.0).and_then(|container| container.image_pull_policy);
-        let policy = policy.as_deref().unwrap_or("IfNotPresent");
-        let began = Instant::now();
-        let present = match self.shared.runtime.image_status(image).await {
-            Ok(present) => present,
-            Err(RuntimeError::InvalidImageName(message)) => {
-                let failure = PullFailure::InvalidName(message);
-                return self.answer(Input::ImageFailed { container: name, failure });
-            }
-            Err(error) => {
-                let failure = PullFailure::Pull(error.to_string());
-                return self.answer(Input::ImageFailed { container: name, failure });
-            }
-        };
-        let ready = |container: ContainerName, found: Image, present: bool| Input::ImageReady {
-            container,
-            image_ref: found.repo_digests.first().cloned().unwrap_or_else(|| found.id.clone()),
-            image_id: found.id,
-            size_bytes: found.size_bytes,
-            took: began.elapsed(),
-            waited: began.elapsed(),
-            present,
-        };
-        match (policy, present) {
-            ("Never", None) => self.answer(Input::ImageFailed { container: name, failure: PullFailure::Never }),
-            ("Never" | "IfNotPresent", Some(found)) => self.answer(ready(name, found, true)),
-            (_, imported) => {
-                let event = PodEvent {
-                    warning: false,
-                    reason: "Pulling".into(),
-                    message: format!("Pulling image \"{image}\""),
-                    field_path: container::field_path(pod, &name.0),
-                };
-                self.shared.events.pod(pod, &event);
-                let auths = self.credentials(pod, image).await;
-                match (self.shared.runtime.pull_image(image, &auths).await, imported) {
-                    (Ok(found), _) => self.answer(ready(name, found, false)),
-                    (Err(RuntimeError::Unreachable(why)), Some(found)) => {
-                        let field_path = container::field_path(pod, &name.0);
-                        self.shared.events.pod(pod, &stands_in(image, &why, field_path));
-                        self.answer(ready(name, found, true));
-                    }
-                    (Err(error), _) => {
-                        let failure = PullFailure::Pull(error.to_string());
-                        self.answer(Input::ImageFailed { container: name, failure });
-                    }
-                }
-            }
-        }
-    }
-
-    /// From the Pod's `imagePullSecrets` (admission has added the ServiceAccount's). A Secret that is missing is
-    /// passed over, as upstream does.
-    async fn credentials(&self, pod: &Pod, image: &str) -> Vec<Auth> {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let mut auths = Vec::new();
-        for reference in pod.spec.iter().flat_map(|spec| spec.image_pull_secrets.iter().flatten()) {
-            let Ok(secret) = self.shared.client.get::<Secret>(namespace, &reference.name).await else { continue };
-            let data = secret.data.clone().unwrap_or_default();
-            for key in [".dockerconfigjson", ".dockercfg"] {
-                if let Some(config) = data.get(key) {
-                    let found = kubelet::credentials::matching(&config.0, image);
-                    auths.extend(found.into_iter().map(|found| Auth {
-                        username: found.username,
-                        password: found.password,
-                        identity_token: found.identity_token,
-                    }));
-                }
-            }
-        }
-        auths
     }
 
     async fn start_container(&self, pod: &Pod, name: ContainerName, attempt: u32, image_id: &str) {
@@ -333,12 +263,6 @@ fn add_files(mounts: &mut Vec<Mount>, files: Vec<(PathBuf, PathBuf)>) {
 
 fn time(ns: i64) -> Timestamp {
     Timestamp::from_nanosecond(i128::from(ns)).unwrap_or(Timestamp::UNIX_EPOCH)
-}
-
-/// An image imported by hand is used although the policy asks for the registry's, which cannot be reached at all.
-fn stands_in(image: &str, why: &str, field_path: String) -> PodEvent {
-    let message = format!("No registry of image \"{image}\" can be reached, so the image on this node is used: {why}");
-    PodEvent { warning: true, reason: "ImportedImageUsed".into(), message, field_path }
 }
 
 fn container_user(user: ProcessUser) -> ContainerUser {

@@ -159,7 +159,8 @@ impl Keeper {
                     set.ok()?;
                     let new = self.pods.borrow_and_update().clone();
                     let same = new.metadata.labels == pod.metadata.labels
-                        && new.metadata.annotations == pod.metadata.annotations;
+                        && new.metadata.annotations == pod.metadata.annotations
+                        && new.spec == pod.spec;
                     *pod = new;
                     if same {
                         continue;

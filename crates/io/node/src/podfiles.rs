@@ -2,7 +2,6 @@
 //! termination log.
 
 use crate::Shared;
-use crate::container::hostname;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kubelet::files;
 use kubelet::pod::PodEvent;
@@ -33,10 +32,13 @@ pub(crate) fn write(
     let host_network = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
     let node_hosts = if host_network { Some(read(Path::new("/etc/hosts"))?) } else { None };
     let domain = &shared.config.cluster_domain;
-    let hosts = files::hosts(pod, &hostname(pod), domain, ips, node_hosts.as_deref());
+    let hosts = files::hosts(pod, &files::hostname(pod), domain, ips, node_hosts.as_deref());
     // The node's UTS namespace is the Pod's, too.
-    let hostname =
-        if host_network { rustix::system::uname().nodename().to_string_lossy().into_owned() } else { hostname(pod) };
+    let hostname = if host_network {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
+    } else {
+        files::kernel_hostname(pod, domain).unwrap_or_else(|_| files::hostname(pod))
+    };
     let (hosts_file, hostname_file, resolv_file) =
         (directory.join("etc-hosts"), directory.join("hostname"), directory.join("resolv.conf"));
     overwrite(&hosts_file, &hosts, 0o644)?;

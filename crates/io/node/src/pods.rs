@@ -2,13 +2,14 @@
 
 use crate::static_pods::{self, FullName, full_name};
 use crate::worker::Worker;
-use crate::{NodeError, Shared, status};
+use crate::{NodeError, Shared, resize, status};
 use client::informer::{Cache, Change, Informer};
 use client::transport::ListQuery;
 use client::typed::target;
 use control::scheduler::NodeInfo;
 use control::scheduler::admission::{self, Refusal};
 use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
+use kubelet::allocation::Allocation;
 use kubelet::eviction;
 use kubelet::pod::Input;
 use kubelet::resources::Qos;
@@ -28,6 +29,8 @@ pub(crate) struct Entry {
     pub(crate) status: Option<Arc<PodStatus>>,
     /// The node did not take it.
     refused: bool,
+    /// What the node has granted it.
+    pub(crate) allocation: Allocation,
     pub(crate) inbox: mpsc::UnboundedSender<Input>,
     pub(crate) sandbox_id: String,
     /// The Pod's addresses, the primary first; empty until it has a sandbox.
@@ -59,6 +62,8 @@ struct Inner {
     pods: BTreeMap<String, Entry>,
     sandboxes: BTreeMap<String, String>,
     containers: BTreeMap<String, (String, String)>,
+    /// Pods that ask for something else than they were granted.
+    waiting: BTreeSet<String>,
 }
 
 impl Index {
@@ -93,9 +98,29 @@ impl Index {
         self.lock().pods.insert(uid.to_owned(), entry);
     }
 
-    pub(crate) fn set_pod(&self, uid: &str, pod: Arc<Pod>) {
-        if let Some(entry) = self.lock().pods.get_mut(uid) {
-            entry.pod = pod;
+    /// Returns the Pod as it was granted, and whether it asks for something else, now and before.
+    pub(crate) fn set_pod(&self, uid: &str, pod: Arc<Pod>) -> Option<(Arc<Pod>, [bool; 2])> {
+        let mut inner = self.lock();
+        let entry = inner.pods.get_mut(uid)?;
+        let granted = entry.allocation.granted(&pod);
+        let stays = !entry.refused && pod.metadata.deletion_timestamp.is_none() && !is_over(pod.status.as_ref());
+        let waits = stays && !Arc::ptr_eq(&granted, &pod);
+        entry.pod = pod;
+        let waited = if waits { !inner.waiting.insert(uid.to_owned()) } else { inner.waiting.remove(uid) };
+        Some((granted, [waits, waited]))
+    }
+
+    /// Those that ask for something else than they were granted.
+    pub(crate) fn waiting(&self) -> Vec<Entry> {
+        let inner = self.lock();
+        inner.waiting.iter().filter_map(|uid| inner.pods.get(uid).cloned()).collect()
+    }
+
+    pub(crate) fn set_allocation(&self, uid: &str, allocation: Allocation) {
+        let mut inner = self.lock();
+        inner.waiting.remove(uid);
+        if let Some(entry) = inner.pods.get_mut(uid) {
+            entry.allocation = allocation;
         }
     }
 
@@ -129,6 +154,7 @@ impl Index {
     pub(crate) fn remove(&self, uid: &str) {
         let mut inner = self.lock();
         inner.pods.remove(uid);
+        inner.waiting.remove(uid);
         inner.sandboxes.retain(|_, of| of != uid);
         inner.containers.retain(|_, (of, _)| of != uid);
     }
@@ -170,9 +196,15 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Result<(), NodeError> {
     let (sender, mut static_sets) = mpsc::unbounded_channel();
     let mut sources = std::pin::pin!(static_pods::run(shared.clone(), sender));
     let mut statics: Option<Statics> = None;
+    let mut synced = false;
     loop {
+        let known = |pod: &Pod| rules::is_static(pod) || is_known(&pods, pod);
+        // Before all Pods are known nobody can tell how much room there is.
+        if synced {
+            let others = |uid: &str| counted(&shared, |pod| pod.metadata.uid.as_deref() != Some(uid) && known(pod));
+            resize::grant(&shared, nodes.get("", &shared.config.name), others);
+        }
         let mut start = |workers: &mut JoinSet<String>, pod: Arc<Pod>| {
-            let known = |pod: &Pod| rules::is_static(pod) || is_known(&pods, pod);
             set(&shared, workers, &mut found, nodes.get("", &shared.config.name), known, pod);
         };
         tokio::select! {
@@ -205,6 +237,7 @@ pub(crate) async fn run(shared: Arc<Shared>) -> Result<(), NodeError> {
                     }
                 }
                 (Some(Change::Synced), _) => {
+                    synced = true;
                     remove_orphans(&shared, std::mem::take(&mut found));
                     remove_orphaned_directories(&shared);
                 }
@@ -312,16 +345,23 @@ fn set(
 ) {
     let uid = pod.metadata.uid.clone().unwrap_or_default();
     if let Some(entry) = shared.pods.get(&uid) {
-        shared.pods.set_pod(&uid, pod.clone());
-        entry.inbox.send(Input::Spec(pod)).ok();
+        let Some((granted, [waits, waited])) = shared.pods.set_pod(&uid, pod) else { return };
+        entry.inbox.send(Input::Spec(granted)).ok();
+        if waited && !waits {
+            entry.inbox.send(Input::Pending(None)).ok();
+        }
         return;
     }
+    let allocation = Allocation::at_first(&pod);
+    let wanted = pod;
+    let pod = allocation.granted(&wanted);
     let (inbox, receiver) = mpsc::unbounded_channel();
     let sandboxes = found.remove(&uid).unwrap_or_default();
     let refused = node.filter(|_| sandboxes.is_empty()).and_then(|node| refused(shared, node, known, &pod));
     let entry = Entry {
         pod: pod.clone(),
         refused: refused.is_some(),
+        allocation,
         status: None,
         inbox,
         sandbox_id: String::new(),
@@ -329,6 +369,7 @@ fn set(
         containers: BTreeMap::new(),
     };
     shared.pods.insert(&uid, entry.clone());
+    shared.pods.set_pod(&uid, wanted);
     entry.inbox.send(Input::Spec(pod.clone())).ok();
     workers.spawn(Worker::new(shared.clone(), pod, entry.inbox, receiver).run(sandboxes, refused));
 }
@@ -338,14 +379,20 @@ fn refused(shared: &Shared, node: Arc<Node>, known: impl Fn(&Pod) -> bool, pod: 
     if is_over(pod.status.as_ref()) || pod.metadata.deletion_timestamp.is_some() {
         return None;
     }
+    let info = NodeInfo { node, pods: counted(shared, known) };
+    let own = kubelet::admission::refusal(pod);
+    let own = own.map(|(reason, message)| Refusal { reason: reason.to_owned(), message });
+    let why = under_pressure(shared, pod).or(own).or_else(|| admission::refusal(pod, &info))?;
+    Some(Refused { why, info })
+}
+
+/// The Pods that this node has taken and that have not ended, as they were granted.
+fn counted(shared: &Shared, known: impl Fn(&Pod) -> bool) -> Vec<Arc<Pod>> {
     let counts = |entry: &Entry| {
         let over = is_over(entry.status.as_deref()) || is_over(entry.pod.status.as_ref());
         !entry.refused && !over && known(&entry.pod)
     };
-    let others = shared.pods.all().into_iter().filter(counts).map(|entry| entry.pod);
-    let info = NodeInfo { node, pods: others.collect() };
-    let why = under_pressure(shared, pod).or_else(|| admission::refusal(pod, &info))?;
-    Some(Refused { why, info })
+    shared.pods.all().into_iter().filter(counts).map(|entry| entry.allocation.granted(&entry.pod)).collect()
 }
 
 /// A node that is short of something takes no more Pods.

@@ -1,5 +1,5 @@
-//! Probes of running containers: asks at each probe's own times and sends every result to the Pod's machine, which counts
-//! them (upstream `pkg/kubelet/prober`).
+//! Probes of running containers: asks at each probe's own times and sends every result that may change something to the
+//! Pod's machine, which counts them (upstream `pkg/kubelet/prober`).
 //!
 //! Startup and liveness probes tick from when the Pod came to the node; a readiness probe ticks from when its container has
 //! started. Nothing is asked before postStart is done, nothing but the startup probe before that has passed.
@@ -27,6 +27,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// An error of the prober itself is tried again at once, so often in all.
 const TRIES: usize = 3;
+
+const SECOND_NS: i64 = 1_000_000_000;
 
 /// What one probe found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,6 +179,9 @@ async fn rounds<F: Future<Output = Option<(bool, String)>>>(
     loop {
         ticks.tick().await;
         let Some((success, output)) = ask().await else { continue };
+        if success && health.is_settled(probe) {
+            continue;
+        }
         tell(success, output);
         if !health.take(success, probe) {
             continue;
@@ -237,7 +242,9 @@ impl Prober {
     async fn began(&self) -> Instant {
         let now = Instant::now();
         let Ok(status) = self.shared.runtime.container_status(&self.id).await else { return now };
-        let age_ns = Timestamp::now().as_nanosecond() - i128::from(status.started_at_ns);
+        // Upstream knows the second only.
+        let started = i128::from(status.started_at_ns.div_euclid(SECOND_NS)) * i128::from(SECOND_NS);
+        let age_ns = Timestamp::now().as_nanosecond() - started;
         let age = Duration::from_nanos(u64::try_from(age_ns).unwrap_or_default());
         now.checked_sub(age).unwrap_or(now)
     }

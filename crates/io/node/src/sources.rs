@@ -3,7 +3,7 @@
 use crate::Shared;
 use client::transport::CallError;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
-use kubelet::env::{Sources, references};
+use kubelet::env::{Sources, files, references};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -33,6 +33,11 @@ pub(crate) async fn collect(
     for name in secret_names {
         if let Some(object) = optional(shared.client.get::<Secret>(namespace, &name).await)? {
             sources.secrets.insert(name, object);
+        }
+    }
+    for (volume, path) in files(container) {
+        if let Some(file) = shared.volumes.file(pod, &volume, &path).await {
+            sources.files.insert((volume, path), file);
         }
     }
     sources.services = match services(shared, pod, namespace).await {

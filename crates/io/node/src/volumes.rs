@@ -125,6 +125,17 @@ impl Volumes {
         Ok(mounts)
     }
 
+    /// A file of a volume for a container's environment: where it lies on the node, and what it holds if it can be read. Symbolic
+    /// links lead nowhere beyond the volume. `None`: there is no such volume.
+    pub async fn file(&self, pod: &Pod, volume: &str, path: &str) -> Option<(String, Option<String>)> {
+        let volume = volumes(pod).find(|one| one.name == volume)?;
+        let root = self.path(pod, of_type(volume).ok()?, volume);
+        let shown = root.join(path).display().to_string();
+        let path = path.to_owned();
+        let read = blocking(move || subpath::read(&root, &path)).await;
+        Some((shown, read.ok()))
+    }
+
     /// Unmounts and removes everything of the Pod; idempotent.
     pub async fn tear_down(&self, uid: &str) -> Result<(), String> {
         self.tokens.forget(uid);
@@ -146,6 +157,8 @@ impl Volumes {
         let path = self.path(pod, kind, volume);
         let fs_group = fs_group(pod);
         let written = match kind {
+            // The runtime mounts it: it was pulled for the containers that want it.
+            Type::Image => return Ok(()),
             Type::HostPath => {
                 let source = volume.host_path.clone().unwrap_or_default();
                 return blocking(move || host_path::check(&source)).await;
@@ -186,6 +199,17 @@ impl Volumes {
             None => self.path(pod, kind, volume),
         };
         let sub_path = subpath::of(mount, environment)?;
+        if let Some(source) = &volume.image {
+            return Ok(Mount {
+                container_path: Path::new("/").join(&mount.mount_path),
+                host_path: PathBuf::new(),
+                readonly: true,
+                recursive_readonly: recursive_read_only(mount)?,
+                propagation: propagation(mount)?,
+                image: source.reference.clone(),
+                image_sub_path: sub_path,
+            });
+        }
         if !sub_path.is_empty() {
             let target = self.pod_directory(uid(pod)).join("volume-subpaths").join(&volume.name);
             let target = target.join(&container.name).join(index.to_string());
@@ -229,12 +253,13 @@ enum Type {
     Secret,
     DownwardApi,
     Projected,
+    Image,
 }
 
 impl Type {
     /// Whether it holds files written from the API's objects: always mounted read-only.
     fn is_written(self) -> bool {
-        !matches!(self, Type::EmptyDir | Type::HostPath)
+        !matches!(self, Type::EmptyDir | Type::HostPath | Type::Image)
     }
 
     fn directory(self) -> &'static str {
@@ -245,6 +270,7 @@ impl Type {
             Type::Secret => "secret",
             Type::DownwardApi => "downward-api",
             Type::Projected => "projected",
+            Type::Image => "image",
         }
     }
 }
@@ -277,6 +303,7 @@ fn of_type(volume: &Volume) -> Result<Type, String> {
         (volume.downward_api.is_some(), Type::DownwardApi),
         (volume.projected.is_some(), Type::Projected),
         (volume.empty_dir.is_some(), Type::EmptyDir),
+        (volume.image.is_some(), Type::Image),
     ];
     if let Some((_, kind)) = known.into_iter().find(|(is, _)| *is) {
         return Ok(kind);

@@ -125,7 +125,7 @@ impl Worker {
                 () = timer, if wake_at.is_some() => Input::Woken,
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
             };
-            if let Input::Spec(pod) = &input {
+            if let Input::Spec(pod) | Input::Granted(pod) = &input {
                 self.pod = pod.clone();
                 if let Some(live) = &live {
                     live.set(pod.clone());

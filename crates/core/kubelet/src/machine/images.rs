@@ -41,13 +41,20 @@ impl PodMachine {
         container.state = ContainerState::Pulled { image, event };
     }
 
-    pub(super) fn take_image_failure(&mut self, name: &ContainerName, failure: PullFailure, turned: &mut Turned) {
+    /// `volume`: the image of a volume that the container mounts.
+    pub(super) fn take_image_failure(
+        &mut self,
+        name: &ContainerName,
+        volume: Option<String>,
+        failure: PullFailure,
+        turned: &mut Turned,
+    ) {
         let Some(i) = self.find(name) else { return };
         let retry_at = turned.now.mono + self.lengthened(RETRY);
         let (now, path) = (turned.now.mono, self.containers[i].field_path());
         let container = &mut self.containers[i];
         let ContainerState::Pulling { image_name } = &container.state else { return };
-        let image = image_name.clone();
+        let image = volume.unwrap_or_else(|| image_name.clone());
         let (reason, message, hindrance) = match failure {
             PullFailure::Pull(error) => {
                 turned.event(path.clone(), true, "Failed", format!("Failed to pull image \"{image}\": {error}"));
@@ -73,7 +80,8 @@ impl PodMachine {
     }
 }
 
-pub(super) fn pulled(name: &str, present: bool, size_bytes: u64, took: Duration, waited: Duration) -> String {
+/// What an event tells of an image that is there now.
+pub fn pulled(name: &str, present: bool, size_bytes: u64, took: Duration, waited: Duration) -> String {
     if present {
         return format!("Container image \"{name}\" already present on machine and can be accessed by the pod");
     }

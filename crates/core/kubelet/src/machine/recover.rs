@@ -1,13 +1,16 @@
 //! After a restart of minke: what the API tells of the Pod, corrected by what the runtime has of it.
 
+use super::resize::given;
 use super::runs::{has_probes, new_run};
 use super::{PodMachine, PodState, Sandbox, Turned};
+use crate::allocated::Sizes;
 use crate::container::{Container, ContainerState, Facts, Health, History, Image, Kind, PostStart, Restart, Run};
 use crate::pod::{Action, Exit, Found};
 use crate::termination;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ContainerStatus;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, ResourceRequirements};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 impl PodMachine {
     /// Takes the containers over as the API's status has them. Returns whether any of them has ever run, so that the runtime's
@@ -16,6 +19,7 @@ impl PodMachine {
         let status = &self.status;
         let lists = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
         let statuses: Vec<_> = lists.into_iter().flatten().flatten().cloned().collect();
+        self.sized = actual_pod(&self.pod, &statuses, status.resources.as_ref());
         self.pod_ips = status.pod_ips.iter().flatten().filter_map(|ip| ip.ip.parse().ok()).collect();
         for old in &statuses {
             let spec = self.pod.spec.as_ref();
@@ -29,9 +33,13 @@ impl PodMachine {
                 let image_name =
                     spec.and_then(|spec| container.spec(spec)).map(|spec| spec.image.to_owned()).unwrap_or_default();
                 let at = running.started_at.map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+                let wanted = spec.and_then(|spec| container.spec(spec)?.resources);
+                let given = given(Some(old), wanted);
                 let run = Run {
                     id: facts.id.clone(),
                     image_name,
+                    sizes: Sizes::of(spec.and_then(|spec| spec.resources.as_ref()), Some(&given)),
+                    given,
                     started_at: at,
                     post_start: PostStart::Done,
                     startup: Health::Unasked,
@@ -104,6 +112,7 @@ impl PodMachine {
         let same =
             api.as_ref().filter(|api| api.container_id.as_deref() == Some(&crate::status::container_id(&latest.id)));
         let pod = self.pod.clone();
+        let sized = self.sized.spec.as_ref().and_then(|spec| spec.resources.clone());
         let container = &mut self.containers[i];
         let spec = pod.spec.as_ref().and_then(|spec| container.spec(spec));
         if latest.started_at.is_none() && latest.exit.is_none() {
@@ -140,6 +149,8 @@ impl PodMachine {
         let at = latest.started_at.unwrap_or(turned.now.wall);
         let mut run = new_run(&latest.id, &image_name, at, spec.and_then(|spec| spec.common));
         run.post_start = PostStart::Done;
+        run.given = given(same, spec.and_then(|spec| spec.resources));
+        run.sizes = Sizes::of(sized.as_ref(), Some(&run.given));
         if let Some(api) = same {
             keep_verdicts(&mut run, api);
         }
@@ -163,6 +174,20 @@ impl PodMachine {
             }
         }
     }
+}
+
+/// The Pod with the amounts that it had before: of it as a whole where it has any, and of each container.
+fn actual_pod(pod: &Arc<Pod>, statuses: &[ContainerStatus], whole: Option<&ResourceRequirements>) -> Arc<Pod> {
+    let mut actual = Pod::clone(pod);
+    let Some(spec) = &mut actual.spec else { return Arc::clone(pod) };
+    if let (Some(wanted), Some(shown)) = (&mut spec.resources, whole) {
+        *wanted = crate::allocated::actual(wanted, shown);
+    }
+    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+        let api = statuses.iter().find(|status| status.name == container.name);
+        container.resources = Some(given(api, container.resources.as_ref()));
+    }
+    Arc::new(actual)
 }
 
 /// A container of which the runtime has no trace.

@@ -2,12 +2,13 @@
 
 use super::take::RETRY;
 use super::{PodMachine, PodState, Turned};
+use crate::allocated::Sizes;
 use crate::container::{ContainerState, Facts, Health, Hindrance, Kind, PostStart, Restart, Run, Stop};
 use crate::pod::{Action, ContainerName, Exit, HookKind, ProbeKind};
 use crate::restart::{self, Verdict};
 use crate::{status, termination};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container as Spec, ContainerUser};
+use k8s_openapi::api::core::v1::{Container as Spec, ContainerUser, ResourceRequirements};
 
 impl PodMachine {
     /// Not configured or not created: all is tried again. Created and not started: it counts as an exit.
@@ -23,7 +24,7 @@ impl PodMachine {
         let retry_at = turned.now.mono + self.lengthened(RETRY);
         let path = self.containers[i].field_path();
         let container = &mut self.containers[i];
-        let ContainerState::Starting { image, created } = &mut container.state else { return };
+        let ContainerState::Starting { image, created, .. } = &mut container.state else { return };
         turned.event(path, true, "Failed", format!("Error: {message}"));
         container.history.hinder(reason, message);
         let Some(id) = id else {
@@ -48,7 +49,7 @@ impl PodMachine {
     ) {
         let Some(i) = self.find(name) else { return };
         let container = &mut self.containers[i];
-        let ContainerState::Starting { image, created } = &mut container.state else { return };
+        let ContainerState::Starting { image, created, .. } = &mut container.state else { return };
         *created = Some(Facts { id, image: image.clone(), user });
         turned.event(container.field_path(), false, "Created", "Container created".to_owned());
     }
@@ -57,11 +58,12 @@ impl PodMachine {
         let Some(i) = self.find(name) else { return };
         let pod = self.pod.clone();
         let container = &mut self.containers[i];
-        let ContainerState::Starting { image, created } = &mut container.state else { return };
+        let ContainerState::Starting { image, given, sizes, created } = &mut container.state else { return };
+        let (given, sizes) = (std::mem::take(given), *sizes);
         let unseen = || Facts { id: id.to_owned(), image: image.clone(), user: None };
         let facts = created.take().unwrap_or_else(unseen);
         let common = pod.spec.as_ref().and_then(|spec| container.spec(spec)?.common);
-        let run = new_run(id, &facts.image.name, at, common);
+        let run = Run { given, sizes, ..new_run(id, &facts.image.name, at, common) };
         let hook = run.post_start == PostStart::Runs;
         turned.event(container.field_path(), false, "Started", "Container started".to_owned());
         // Of the dead containers the last one's logs are kept.
@@ -289,6 +291,8 @@ pub(super) fn new_run(id: &str, image_name: &str, at: Timestamp, common: Option<
     Run {
         id: id.to_owned(),
         image_name: image_name.to_owned(),
+        given: ResourceRequirements::default(),
+        sizes: Sizes::default(),
         started_at: at,
         post_start: if hook { PostStart::Runs } else { PostStart::Done },
         startup: Health::of(probe(|spec| spec.startup_probe.as_ref()), false),

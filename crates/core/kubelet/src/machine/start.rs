@@ -3,6 +3,7 @@
 use super::runs::has_probes;
 use super::take::RETRY;
 use super::{PodMachine, PodState, Sandbox, Turned};
+use crate::allocated::Sizes;
 use crate::backoff::go_seconds;
 use crate::container::{ContainerState, Hindrance, Kind, Restart};
 use crate::order::{self, Turn};
@@ -16,6 +17,7 @@ const NO_GRACE: Duration = Duration::ZERO;
 impl PodMachine {
     pub(super) fn create_sandbox(&mut self, attempt: u32, turned: &mut Turned) {
         self.state = PodState::Creating { attempt };
+        self.sized = self.pod.clone();
         turned.act(Action::CreateSandbox { attempt });
     }
 
@@ -24,6 +26,7 @@ impl PodMachine {
         if self.restarting_all {
             return self.restart_all(turned);
         }
+        self.resize(turned);
         for i in 0..self.containers.len() {
             // One start may change the next one's turn.
             let turn = order::turns(&self.containers)[i];
@@ -55,7 +58,7 @@ impl PodMachine {
             }
             _ => {}
         }
-        if turn == Turn::Start {
+        if turn == Turn::Start && !self.resize.is_asked() {
             self.start(i, turned);
         }
     }
@@ -80,7 +83,10 @@ impl PodMachine {
             attempt: container.history.next_attempt(),
             image_id: image.id.clone(),
         });
-        container.state = ContainerState::Starting { image, created: None };
+        let spec = self.pod.spec.as_ref();
+        let given = spec.and_then(|spec| container.spec(spec)?.resources).cloned().unwrap_or_default();
+        let sizes = Sizes::of(spec.and_then(|spec| spec.resources.as_ref()), Some(&given));
+        container.state = ContainerState::Starting { image, given, sizes, created: None };
     }
 
     /// While a pull backs off this is told of every ten seconds or so, as upstream's pod workers do.

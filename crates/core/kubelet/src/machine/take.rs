@@ -16,6 +16,12 @@ impl PodMachine {
     pub(super) fn take(&mut self, input: Input, turned: &mut Turned) {
         match input {
             Input::Spec(pod) => self.take_spec(pod, turned),
+            Input::Granted(pod) => self.take_granted(pod, turned),
+            Input::Pending(pending) => {
+                let refusal = pending.map(|pending| (pending.wanted, pending.reason, pending.message));
+                self.take_pending(refusal, turned);
+            }
+            Input::Resized(result) => self.take_resized(result, turned),
             Input::Removed => self.removed = true,
             Input::Recovered { sandbox_id, sandbox_ready, attempt, ips, containers } => {
                 let sandbox = Sandbox { id: sandbox_id, attempt };
@@ -35,7 +41,9 @@ impl PodMachine {
                 let event = move |name: &str| pulled(name, present, size_bytes, took, waited);
                 self.take_image(&container, image_id, image_ref, present, event, turned);
             }
-            Input::ImageFailed { container, failure } => self.take_image_failure(&container, failure, turned),
+            Input::ImageFailed { container, volume, failure } => {
+                self.take_image_failure(&container, volume, failure, turned);
+            }
             Input::ConfigFailed { container, message } => {
                 self.take_start_failure(&container, None, "CreateContainerConfigError", &message, turned);
             }
@@ -68,7 +76,7 @@ impl PodMachine {
         }
     }
 
-    fn take_spec(&mut self, pod: Arc<Pod>, turned: &mut Turned) {
+    pub(super) fn take_spec(&mut self, pod: Arc<Pod>, turned: &mut Turned) {
         let old = std::mem::replace(&mut self.pod, pod);
         if self.state == PodState::New {
             return self.take_first_spec(turned);
@@ -109,6 +117,8 @@ impl PodMachine {
         let (Some(spec), status) = (self.pod.spec.clone(), self.pod.status.clone().unwrap_or_default()) else { return };
         self.containers = container::of(&spec);
         self.status = status;
+        self.resize = super::resize::Progress::adopt(&self.pod);
+        self.sized = self.pod.clone();
         if self.is_terminal_in_api() {
             let shown = Box::new(self.status.clone());
             self.state =

@@ -123,6 +123,13 @@ impl World {
         self.feed(Input::Spec(pod));
     }
 
+    /// The node grants the amounts of the object as it is now.
+    pub(crate) fn granted(&mut self) {
+        self.show();
+        let pod = self.typed();
+        self.feed(Input::Granted(pod));
+    }
+
     pub(crate) fn feed(&mut self, input: Input) {
         let step = self.machine.step(input, self.now());
         self.wake_at = step.wake_at;
@@ -196,6 +203,7 @@ impl World {
             Action::RunHook { container, id, hook } => self.hook(container, id, hook),
             Action::StartProbes { container, id } => self.probes(&container, &id),
             Action::StopProbes { .. } => {}
+            Action::Resize(_) => self.answer(3, Input::Resized(Ok(()))),
             Action::StopSandbox { .. } => self.answer(5, Input::SandboxStopped),
             Action::RemoveSandbox { .. } => self.answer(2, Input::SandboxRemoved),
             Action::TearDownVolumes => self.answer(2, Input::VolumesGone),
@@ -247,13 +255,15 @@ impl World {
         let policy = policy.unwrap_or_else(|| "IfNotPresent".to_owned());
         if image.contains(' ') {
             let words = "couldn't parse image name \"Busy Box:1\": invalid reference format: repository name (library/Busy Box) must be lowercase";
-            return self
-                .answer(1, Input::ImageFailed { container, failure: PullFailure::InvalidName(words.to_owned()) });
+            return self.answer(
+                1,
+                Input::ImageFailed { container, volume: None, failure: PullFailure::InvalidName(words.to_owned()) },
+            );
         }
         let missing = image.starts_with("nosuch");
         let present = !missing && policy != "Always";
         if missing && policy == "Never" {
-            return self.answer(1, Input::ImageFailed { container, failure: PullFailure::Never });
+            return self.answer(1, Input::ImageFailed { container, volume: None, failure: PullFailure::Never });
         }
         if !present {
             let field_path = field_path(&pod, &container);
@@ -261,8 +271,10 @@ impl World {
             self.events.push((self.now_ms, PodEvent { warning: false, reason: "Pulling".into(), message, field_path }));
         }
         if missing {
-            return self
-                .answer(300, Input::ImageFailed { container, failure: PullFailure::Pull("<pull error>".to_owned()) });
+            return self.answer(
+                300,
+                Input::ImageFailed { container, volume: None, failure: PullFailure::Pull("<pull error>".to_owned()) },
+            );
         }
         let took = Duration::from_millis(if present { 0 } else { 700 });
         self.answer(

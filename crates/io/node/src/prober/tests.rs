@@ -26,10 +26,10 @@ async fn played(kind: ProbeKind, probe: &Probe, took_s: &[u64], answers: &[bool]
         let mut asked = asked.borrow_mut();
         let success = answers[(*asked).min(answers.len() - 1)];
         *asked += 1;
-        Some((success, format!("{}", at.as_secs_f64())))
+        told.borrow_mut().push(format!("{} {success}", at.as_secs_f64()));
+        Some((success, String::new()))
     };
-    let tell = |success: bool, at: String| told.borrow_mut().push(format!("{at} {success}"));
-    let rounds = rounds(kind, probe, rhythm, &stage, ask, tell);
+    let rounds = rounds(kind, probe, rhythm, &stage, ask, |_, _| {});
     let over = tokio::time::timeout(Duration::from_secs(for_s), rounds).await.is_ok();
     let mut told = told.into_inner();
     told.extend(over.then(|| format!("over, started: {}", stage.borrow().started)));
@@ -73,8 +73,11 @@ async fn nothing_is_asked_while_post_start_runs() {
         &probe,
         Rhythm::of(&probe, origin, origin),
         &stage,
-        || async { Some((true, String::new())) },
-        |_, _| told.borrow_mut().push((Instant::now() - origin).as_secs()),
+        || async {
+            told.borrow_mut().push((Instant::now() - origin).as_secs());
+            Some((true, String::new()))
+        },
+        |_, _| {},
     );
     let release = async {
         tokio::time::sleep(Duration::from_secs(7)).await;
@@ -86,6 +89,27 @@ async fn nothing_is_asked_while_post_start_runs() {
         () = release => {}
     }
     assert_eq!(told.into_inner(), [7, 10]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_changes_nothing_is_not_told() {
+    let probe = probe(json!({"periodSeconds": 1, "successThreshold": 2}));
+    let now = Instant::now();
+    let (stage, _) = watch::channel(Stage { held: false, started: true, ending: false });
+    let answers = RefCell::new([true, true, true, true, false, true, true, true].into_iter());
+    let (told, second) = (RefCell::new(Vec::new()), RefCell::new(0));
+    let ask = || async {
+        *second.borrow_mut() += 1;
+        let answer = answers.borrow_mut().next();
+        match answer {
+            Some(answer) => Some((answer, second.borrow().to_string())),
+            None => std::future::pending().await,
+        }
+    };
+    let tell = |success: bool, second: String| told.borrow_mut().push(format!("{second} {success}"));
+    let rounds = rounds(ProbeKind::Readiness, &probe, Rhythm::of(&probe, now, now), &stage, ask, tell);
+    assert!(tokio::time::timeout(Duration::from_secs(60), rounds).await.is_err());
+    assert_eq!(told.into_inner(), ["1 true", "2 true", "5 false", "6 true", "7 true"]);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! `fsGroup`: a volume's files belong to the group, and the group may do with them what the volume allows (upstream
-//! `volume_linux.go`).
+//! `volume_linux.go`). `fsGroupChangePolicy` says nothing of volumes that are made for their Pod, as all are that come here.
 
 use std::os::unix::fs::{PermissionsExt, lchown};
 use std::path::Path;

@@ -5,8 +5,12 @@ use super::mounted;
 use k8s_openapi::api::core::v1::VolumeMount;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+
+/// More of a file is not read.
+const ENV_FILE_BYTES: u64 = 1 << 20;
 
 const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
 
@@ -53,6 +57,19 @@ pub(super) fn prepare(volume: &Path, sub_path: &str, target: &Path) -> Result<()
     make_target(target, is_directory)?;
     let source = format!("/proc/self/fd/{}", found.as_raw_fd());
     rustix::mount::mount_bind_recursive(source, target).map_err(|e| failed("bind", e))
+}
+
+/// Reads a file of a volume, with the volume as the root of everything that its symbolic links name.
+pub(super) fn read(volume: &Path, path: &str) -> Result<String, String> {
+    let failed = |error: Errno| format!("cannot read {path} in {}: {error}", volume.display());
+    let root = rustix::fs::openat(CWD, volume, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+    let resolve = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = rustix::fs::openat2(&root, path, flags, Mode::empty(), resolve).map_err(failed)?;
+    let mut text = String::new();
+    let mut file = std::fs::File::from(file).take(ENV_FILE_BYTES);
+    file.read_to_string(&mut text).map_err(|error| format!("cannot read {path}: {error}"))?;
+    Ok(text)
 }
 
 fn open_beneath(root: &OwnedFd, path: &Path) -> rustix::io::Result<OwnedFd> {
