@@ -37,5 +37,7 @@ mod probes;
 mod refusals;
 #[path = "e2e/registry.rs"]
 mod registry;
+#[path = "e2e/resize.rs"]
+mod resize;
 #[path = "e2e/static_pods.rs"]
 mod static_pods;

@@ -196,3 +196,61 @@ spec:
     cluster.wait("pod/reads", ".status.phase", "Succeeded");
     assert_eq!(cluster.kubectl(&["logs", "reads"]), "it is blue\nblue\nsesame\napp=\"x\"\n400\ntoken\n");
 }
+
+#[test]
+fn fields_that_few_pods_have() {
+    let cluster = Cluster::start();
+    cluster.apply(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: rare}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 1
+  subdomain: sub
+  setHostnameAsFQDN: true
+  volumes:
+  - {name: shared, emptyDir: {}}
+  - {name: tools, image: {reference: "nginx:1.27", pullPolicy: IfNotPresent}}
+  initContainers:
+  - name: writer
+    image: busybox:1.37
+    command: [sh, -c, "echo \"COLOUR='blue' # as the sky\" > /shared/env"]
+    volumeMounts: [{name: shared, mountPath: /shared}]
+  containers:
+  - name: reader
+    image: busybox:1.37
+    command: [sh, -c, "echo $COLOUR $(hostname); test -x /tools/usr/sbin/nginx && ! touch /tools/x 2>/dev/null && echo read-only"]
+    env:
+    - {name: COLOUR, valueFrom: {fileKeyRef: {volumeName: shared, path: env, key: COLOUR}}}
+    - {name: NONE, valueFrom: {fileKeyRef: {volumeName: shared, path: env, key: NONE, optional: true}}}
+    volumeMounts:
+    - {name: tools, mountPath: /tools}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: refused}
+spec:
+  securityContext: {sysctls: [{name: kernel.msgmax, value: "65536"}]}
+  containers: [{name: c, image: "busybox:1.37"}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: nowhere}
+spec:
+  terminationGracePeriodSeconds: 1
+  volumes: [{name: gone, image: {reference: "127.0.0.1:1/nosuch:1"}}]
+  containers: [{name: c, image: "busybox:1.37", volumeMounts: [{name: gone, mountPath: /gone}]}]
+"#,
+    );
+    cluster.wait("pod/rare", ".status.phase", "Succeeded");
+    let log = cluster.kubectl(&["logs", "rare"]);
+    assert!(log.starts_with("blue rare.sub.default.svc.cluster.local\n") && log.ends_with("read-only\n"), "{log}");
+    cluster.wait("pod/refused", ".status.reason", "SysctlForbidden");
+    let message = "Pod was rejected: forbidden sysctl: \"kernel.msgmax\" not allowlisted";
+    assert_eq!(cluster.get("pod/refused", ".status.message"), message);
+    cluster.until(&["get", "pod", "nowhere"], "ImagePullBackOff");
+    let events = cluster.kubectl(&["get", "events", "--field-selector", "involvedObject.name=nowhere"]);
+    assert!(events.contains("Failed to pull image \"127.0.0.1:1/nosuch:1\": "), "{events}");
+}
