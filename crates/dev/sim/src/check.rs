@@ -139,6 +139,23 @@ fn unsettled(pod: &Value, containers: &[Container]) -> Option<String> {
             return Some(format!("{name} is shown as running and does not"));
         }
     }
+    for spec in specs {
+        let status = statuses.iter().find(|status| status["name"] == spec["name"]);
+        let (asked, granted) = (&spec["resources"]["requests"], status.map(|status| &status["allocatedResources"]));
+        if granted.is_some_and(|granted| granted != asked && !granted.is_null()) {
+            return Some(format!("{} asks for {asked} and was granted {granted:?}", spec["name"]));
+        }
+    }
+    let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    let mut resizes = conditions.filter_map(|condition| condition["type"].as_str());
+    if let Some(kind) = resizes.find(|kind| kind.starts_with("PodResize")) {
+        return Some(format!("{kind} stays"));
+    }
+    for status in pod["status"]["ephemeralContainerStatuses"].as_array().into_iter().flatten() {
+        if status["restartCount"] != 0 {
+            return Some(format!("{} was started again", status["name"]));
+        }
+    }
     let shown: BTreeSet<&str> = shown.iter().filter_map(|status| status["name"].as_str()).collect();
     for spec in specs {
         let name = spec["name"].as_str().unwrap_or_default();

@@ -13,6 +13,10 @@ use std::time::Duration;
 
 const NAMESPACE: &str = "default";
 
+fn size(cpu: &str) -> Value {
+    json!({"requests": {"cpu": cpu}, "limits": {"cpu": "1"}})
+}
+
 struct Client {
     sim: Arc<Sim>,
     number: u64,
@@ -38,7 +42,11 @@ impl Client {
         match self.sim.dice.below(10) {
             0..=2 if self.pods.len() < 4 => self.make_pod().await,
             3 | 4 if !self.pods.is_empty() => self.delete_pod().await,
-            5 if !self.pods.is_empty() => self.label_pod().await,
+            5 if !self.pods.is_empty() => match self.sim.dice.below(3) {
+                0 => self.label_pod().await,
+                1 => self.resize_pod().await,
+                _ => self.debug_pod().await,
+            },
             6 => self.compact().await,
             _ => self.count_up().await,
         }
@@ -119,8 +127,20 @@ impl Client {
             "OnFailure" => &["sim/exit-0-400", "sim/flaky-2", "sim/run"],
             _ => &["sim/exit-0-700", "sim/exit-3-300", "sim/run", "sim/stubborn"],
         };
-        let container =
-            |name: String| json!({"name": name, "image": dice.pick(images), "imagePullPolicy": "IfNotPresent"});
+        let container = |name: String| {
+            let mut container = json!({"name": name, "image": dice.pick(images), "imagePullPolicy": "IfNotPresent", "resources": size("100m")});
+            if policy == "Always" && dice.percent(30) {
+                container["resizePolicy"] = json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]);
+            }
+            // Whatever the policy says, a failure is followed by another start, of it or of all.
+            if policy == "Always" && dice.percent(30) {
+                let action = *dice.pick(&["Restart", "RestartAllContainers"]);
+                container["restartPolicy"] = json!("Never");
+                container["restartPolicyRules"] =
+                    json!([{"action": action, "exitCodes": {"operator": "NotIn", "values": [0]}}]);
+            }
+            container
+        };
         let containers: Vec<Value> = (0..=dice.below(3)).map(|n| container(format!("main-{n}"))).collect();
         let mut inits = Vec::new();
         if dice.percent(30) {
@@ -166,6 +186,24 @@ impl Client {
         let patch = json!({"metadata": {"labels": {"turn": self.sim.dice.below(1000).to_string()}}});
         // Whether it is done does not matter; that it stays done does.
         let _ = self.write(Verb::MergePatch, Self::target("pods", &name, ""), &patch).await;
+    }
+
+    /// Gives the first container another size.
+    async fn resize_pod(&mut self) {
+        let name = self.sim.dice.pick(&self.pods).clone();
+        let cpu = format!("{}m", 100 + 50 * self.sim.dice.below(4));
+        let patch = json!({"spec": {"containers": [{"name": "main-0", "resources": size(&cpu)}]}});
+        let _ = self.write(Verb::StrategicPatch, Self::target("pods", &name, "resize"), &patch).await;
+    }
+
+    /// Looks into a Pod with a container that ends by itself.
+    async fn debug_pod(&mut self) {
+        let name = self.sim.dice.pick(&self.pods).clone();
+        self.made += 1;
+        let container = format!("debug-{}-{}", self.number, self.made);
+        let image = format!("sim/exit-{}-200", self.sim.dice.below(2));
+        let patch = json!({"spec": {"ephemeralContainers": [{"name": container, "image": image}]}});
+        let _ = self.write(Verb::StrategicPatch, Self::target("pods", &name, "ephemeralcontainers"), &patch).await;
     }
 
     /// Counts in a ConfigMap of its own by compare-and-write. Nothing counted is ever lost, and nothing counts twice.
