@@ -65,7 +65,7 @@ fn mode_of_network(config: &PodSandboxConfig) -> CriMode {
     security.and_then(|security| security.namespace_options.as_ref()).map_or(CriMode::Pod, |options| options.network())
 }
 
-pub(super) fn sandbox(config: PodSandboxConfig) -> Result<SandboxConfig, Refusal> {
+pub(super) fn sandbox(config: PodSandboxConfig, runtime_handler: String) -> Result<SandboxConfig, Refusal> {
     let hostname = hostname(&config);
     let metadata = config.metadata.ok_or_else(|| Refusal::invalid("sandbox config must include metadata"))?;
     refuse(config.windows.is_some(), "windows")?;
@@ -98,6 +98,7 @@ pub(super) fn sandbox(config: PodSandboxConfig) -> Result<SandboxConfig, Refusal
         log_directory: PathBuf::from(config.log_directory),
         labels: config.labels,
         annotations: config.annotations,
+        runtime_handler,
         network: shared(namespaces.network(), "network")?,
         ipc: shared(namespaces.ipc(), "ipc")?,
         pid: pid(namespaces.pid())?,
@@ -318,6 +319,10 @@ mod tests {
         LinuxSandboxSecurityContext, NamespaceOption, PodSandboxMetadata,
     };
     use super::*;
+
+    fn sandbox(config: PodSandboxConfig) -> Result<SandboxConfig, Refusal> {
+        super::sandbox(config, String::new())
+    }
 
     fn pod() -> PodSandboxConfig {
         let metadata = PodSandboxMetadata { name: "p".into(), namespace: "n".into(), uid: "u".into(), attempt: 1 };

@@ -60,15 +60,9 @@ impl Server {
     }
 
     pub(super) async fn run_sandbox(&self, request: RunPodSandboxRequest) -> Result<RunPodSandboxResponse, Refusal> {
-        if !request.runtime_handler.is_empty() {
-            let handler = request.runtime_handler;
-            return Err(Refusal::invalid(format!(
-                "failed to get sandbox runtime: no runtime for {handler:?} is configured"
-            )));
-        }
         let config = request.config.unwrap_or_default();
         let files = convert::files(&config);
-        let sandbox = self.runtime.run_sandbox(convert::sandbox(config)?).await?;
+        let sandbox = self.runtime.run_sandbox(convert::sandbox(config, request.runtime_handler)?).await?;
         let directory = self.directory.join(&sandbox.id);
         if let Err(error) = write(&directory, &files) {
             self.runtime.remove_sandbox(&sandbox.id).await?;

@@ -35,7 +35,7 @@ pub(super) fn sandbox(sandbox: &SandboxStatus) -> PodSandbox {
         created_at: sandbox.created_at_ns,
         labels: sandbox.config.labels.clone(),
         annotations: sandbox.config.annotations.clone(),
-        runtime_handler: String::new(),
+        runtime_handler: sandbox.config.runtime_handler.clone(),
     }
 }
 
@@ -61,7 +61,7 @@ pub(super) fn sandbox_status(sandbox: &SandboxStatus) -> PodSandboxStatus {
         linux: Some(LinuxPodSandboxStatus { namespaces: Some(Namespace { options: Some(options) }) }),
         labels: config.labels.clone(),
         annotations: config.annotations.clone(),
-        runtime_handler: String::new(),
+        runtime_handler: config.runtime_handler.clone(),
     }
 }
 
