@@ -34,6 +34,7 @@ impl Drop for Server {
 
 /// Groups that hold for every kind; the others join as their kinds get rules and controllers.
 const GROUPS: &[&str] = &[
+    "apply",
     "authn",
     "authz",
     "create",

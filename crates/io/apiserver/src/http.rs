@@ -153,10 +153,20 @@ fn websocket_token(request: &Request<Incoming>) -> Option<String> {
     Some(format!("Bearer {}", String::from_utf8(bytes).ok()?))
 }
 
-async fn collect(body: Incoming) -> errors::Result<Bytes> {
-    match Limited::new(body, BODY_LIMIT_BYTES).collect().await {
+async fn collect(mut body: Incoming) -> errors::Result<Bytes> {
+    match Limited::new(&mut body, BODY_LIMIT_BYTES).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(errors::too_large()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            // Who still writes when the connection closes never reads the answer.
+            let mut left = BODY_LIMIT_BYTES;
+            while let Some(Ok(frame)) = body.frame().await {
+                match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+                    Some(rest) => left = rest,
+                    None => break,
+                }
+            }
+            Err(errors::too_large())
+        }
         Err(error) => Err(crate::refusal::Refusal::bad_request(format!("the request's body cannot be read: {error}"))),
     }
 }
