@@ -53,6 +53,9 @@ pub(crate) fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
     let programs = build::programs(&target.join("tools/conformance"))?;
     let directory = target.join("conformance");
     std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    // Held to the end: the cluster, reports and results are one run's.
+    let lock = std::fs::File::create(directory.join("lock"))?;
+    ensure!(lock.try_lock().is_ok(), "another run is under way in {}", directory.display());
     let wanted = wanted(&programs, &directory, &options)?;
     if options.list {
         wanted.iter().for_each(|name| println!("{name}"));
