@@ -4,6 +4,7 @@ mod binding;
 mod connect;
 mod eviction;
 mod kubelet;
+mod log_socket;
 mod logs;
 mod reviews;
 mod scale;

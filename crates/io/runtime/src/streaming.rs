@@ -2,6 +2,7 @@
 //! (upstream's `cri-streaming`). The kubelet's API and the CRI server answer with it.
 
 pub mod command;
+mod dialect;
 pub mod port_forward;
 mod spdy;
 mod streams;

@@ -1,7 +1,7 @@
 //! `pods/log` (upstream `registry/core/pod/strategy.go` `LogLocation`).
 
 use super::connect::{container, pod};
-use super::{kubelet, tunnel};
+use super::{kubelet, log_socket, tunnel};
 use crate::body::Body;
 use crate::call::{Answer, Call};
 use crate::errors::{self, Result};
@@ -58,6 +58,9 @@ pub(super) async fn log(call: &Call<'_>) -> Result<Answer> {
     let answer = endpoint.send(call, &target, false).await?;
     if answer.status() != StatusCode::OK {
         return Err(refused(call, answer).await);
+    }
+    if log_socket::is_wanted(call.headers) {
+        return log_socket::answer(call, answer);
     }
     let mut response = tunnel::answer(call, answer)?;
     response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain"));

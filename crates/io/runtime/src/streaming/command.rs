@@ -1,6 +1,7 @@
-//! exec and attach, here over WebSocket (over SPDY: `streams`), sub-protocols `v5.channel.k8s.io` and `v4` (KEP-4006): the
-//! first byte of each message names its channel.
+//! exec and attach, here over WebSocket (over SPDY: `streams`): each message names its channel, in the client's `dialect`
+//! (KEP-4006).
 
+use super::dialect::{Dialect, PROTOCOLS};
 use super::spdy::upgrade;
 use super::websocket::{self, Socket};
 use super::{Body, streams};
@@ -28,7 +29,6 @@ const RESIZE: u8 = 4;
 /// Version 5: `[255, channel]` ends a channel.
 const CLOSE: u8 = 255;
 
-const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 const CHUNK_BYTES: usize = 32 * 1024;
 
 /// What is asked of a container.
@@ -68,30 +68,32 @@ pub fn answer(
     if !upgrade::is_websocket(request.headers()) {
         return streams::answer(tasks, request, call, config, open);
     }
-    let (response, socket, _) = match websocket::accept(request, &PROTOCOLS) {
+    let (response, socket, protocol) = match websocket::accept(request, &PROTOCOLS) {
         Ok(accepted) => accepted,
         Err(refusal) => return refusal,
     };
     tasks.spawn(async move {
         let Some(socket) = socket.await else { return };
         let session = open.await;
-        run(socket, call, session).await;
+        run(socket, Dialect::of(protocol), call, session).await;
     });
     response
 }
 
-async fn run(socket: Socket, call: Call, session: Result<Session, RuntimeError>) {
+async fn run(socket: Socket, dialect: Dialect, call: Call, session: Result<Session, RuntimeError>) {
     let (mut sink, messages) = socket.split();
     let status = match session {
-        Ok(session) => drive(&mut sink, messages, session).await,
+        Ok(session) => drive(&mut sink, messages, dialect, session).await,
         // Upstream translates WebSocket to SPDY, and wraps what the runtime says once more on the way.
         Err(error) => failure(call.failure(&error)["message"].as_str().unwrap_or_default()),
     };
-    let mut frame = BytesMut::with_capacity(256);
-    frame.put_u8(ERROR);
-    frame.put_slice(status.to_string().as_bytes());
+    if let Some(verdict) = dialect.verdict(&status) {
+        let mut frame = BytesMut::with_capacity(256);
+        frame.put_u8(ERROR);
+        frame.put_slice(verdict.as_bytes());
+        sink.send(dialect.message(frame.freeze())).await.ok();
+    }
     let closing = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-    sink.send(Message::Binary(frame.freeze())).await.ok();
     sink.send(Message::Close(Some(closing))).await.ok();
     sink.close().await.ok();
 }
@@ -99,7 +101,7 @@ async fn run(socket: Socket, call: Call, session: Result<Session, RuntimeError>)
 type Sink = SplitSink<Socket, Message>;
 
 /// Moves bytes both ways until the process has ended and all it wrote is sent; returns the final Status.
-async fn drive(sink: &mut Sink, messages: SplitStream<Socket>, session: Session) -> Value {
+async fn drive(sink: &mut Sink, messages: SplitStream<Socket>, dialect: Dialect, session: Session) -> Value {
     let Session { stdin, stdout, stderr, resize, exit } = session;
     let (sender, mut frames) = mpsc::channel::<Bytes>(16);
     let outputs = async {
@@ -110,12 +112,12 @@ async fn drive(sink: &mut Sink, messages: SplitStream<Socket>, session: Session)
     };
     let forward = async {
         while let Some(frame) = frames.recv().await {
-            if sink.send(Message::Binary(frame)).await.is_err() {
+            if sink.send(dialect.message(frame)).await.is_err() {
                 return;
             }
         }
     };
-    let inputs = inputs(messages, stdin, resize);
+    let inputs = inputs(messages, dialect, stdin, resize);
     let ended = async {
         tokio::join!(outputs, forward);
         exit.await
@@ -170,11 +172,12 @@ pub(super) async fn pump(reader: Option<Reader>, mut output: impl Output) {
 /// Ends only when the client is gone.
 async fn inputs(
     mut messages: SplitStream<Socket>,
+    dialect: Dialect,
     mut stdin: Option<Writer>,
     resize: Option<mpsc::Sender<(u16, u16)>>,
 ) {
     while let Some(Ok(message)) = messages.next().await {
-        let Message::Binary(frame) = message else { continue };
+        let Some(frame) = dialect.frame(message) else { continue };
         match frame.split_first() {
             Some((&STDIN, data)) => {
                 if let Some(writer) = &mut stdin

@@ -15,7 +15,7 @@ const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
 pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// Answers the handshake. The future gives the socket once the answer has been sent.
+/// Answers the handshake. `known`: best first; an empty name is for clients that offer none. The future gives the socket once the answer has been sent.
 pub(super) fn accept(
     request: Request<Incoming>,
     known: &[&'static str],
@@ -25,8 +25,10 @@ pub(super) fn accept(
     if !upgrade.eq_ignore_ascii_case("websocket") {
         return Err(text(StatusCode::BAD_REQUEST, "unable to upgrade: not a WebSocket request"));
     }
-    let offered: Vec<&str> = header(SEC_WEBSOCKET_PROTOCOL).unwrap_or_default().split(',').map(str::trim).collect();
-    let Some(protocol) = known.iter().find(|protocol| offered.contains(protocol)).copied() else {
+    let offered: Vec<&str> =
+        header(SEC_WEBSOCKET_PROTOCOL).into_iter().flat_map(|all| all.split(',')).map(str::trim).collect();
+    let fits = |known: &&&'static str| if offered.is_empty() { known.is_empty() } else { offered.contains(*known) };
+    let Some(protocol) = known.iter().find(fits).copied() else {
         return Err(text(StatusCode::BAD_REQUEST, "no supported WebSocket sub-protocol was offered"));
     };
     let Some(key) = request.headers().get(SEC_WEBSOCKET_KEY) else {
@@ -36,7 +38,9 @@ pub(super) fn accept(
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+    if !protocol.is_empty() {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+    }
     if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
         headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     }
