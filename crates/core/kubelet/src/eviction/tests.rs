@@ -1,3 +1,5 @@
+//! Tables of what a node has left, and who goes.
+
 #![allow(clippy::unwrap_used)]
 use super::settings::Amount;
 use super::*;

@@ -1,3 +1,5 @@
+//! Tables of manifests and what becomes of them.
+
 #![allow(clippy::unwrap_used)]
 use super::*;
 
