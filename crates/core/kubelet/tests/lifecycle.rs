@@ -1019,7 +1019,6 @@ fn an_evicted_pod_ends_within_its_grace_and_says_why() {
     let mut script = Script::new(json!({"terminationGracePeriodSeconds": 600, "containers": [{"name": "c"}]}));
     script.up();
     script.start("c");
-    script.clear();
     script.events = true;
     let message = "The node was low on resource: memory. ";
     let condition = kubelet::eviction::condition(&Pod::default(), message, script.now().wall);
@@ -1027,11 +1026,18 @@ fn an_evicted_pod_ends_within_its_grace_and_says_why() {
     script.feed(Input::Evicted { message: "again".into(), grace_s: 1, condition: None });
     script.exit("c", 137);
     script.feed(Input::SandboxStopped);
+    let said = &script.said;
+    assert!(said.contains("event Evicted: The node was low on resource: memory. \n"), "{said}");
+    assert!(!said.contains("again"), "{said}");
+    let within = said.lines().find_map(|line| line.trim().strip_prefix("stop c within ")?.parse::<u64>().ok());
+    assert!(within.is_some_and(|ms| ms <= 2000), "{said}");
     let status = serde_json::to_value(&script.status).unwrap();
+    assert_eq!(
+        (&status["phase"], &status["reason"], &status["message"]),
+        (&json!("Failed"), &json!("Evicted"), &json!(message))
+    );
     let target = status["conditions"].as_array().unwrap().iter().find(|one| one["type"] == "DisruptionTarget").unwrap();
-    script.note(&format!("{} {} {}", status["reason"], status["message"], target["reason"]));
-    script.end(expect![[r#"
-    "#]]);
+    assert_eq!(target["reason"], "TerminationByKubelet");
 }
 
 fn sized(spec: Value, amounts: &[(&str, [&str; 2], [&str; 2])]) -> Script {

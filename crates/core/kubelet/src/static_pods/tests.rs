@@ -124,7 +124,7 @@ fn what_is_refused() {
             &with(
                 ", \"volumes\": [{\"name\": \"v\", \"projected\": {\"sources\": [{\"serviceAccountToken\": {\"path\": \"t\"}}]}}]",
             ),
-            "static pods may not reference serviceaccounts (via projected volumes)",
+            "invalid pod: spec.volumes[0].projected.sources[0].serviceAccountToken: Forbidden: must not be specified when serviceAccountName is not set",
         ),
     ] {
         assert_eq!(read(text, FILE).unwrap_err().0, why, "{text}");
