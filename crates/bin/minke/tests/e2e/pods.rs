@@ -245,7 +245,7 @@ spec:
 "#,
     );
     cluster.wait("pod/rare", ".status.phase", "Succeeded");
-    let log = cluster.kubectl(&["logs", "rare"]);
+    let log = cluster.kubectl(&["logs", "rare", "-c", "reader"]);
     assert!(log.starts_with("blue rare.sub.default.svc.cluster.local\n") && log.ends_with("read-only\n"), "{log}");
     cluster.wait("pod/refused", ".status.reason", "SysctlForbidden");
     let message = "Pod was rejected: forbidden sysctl: \"kernel.msgmax\" not allowlisted";

@@ -20,6 +20,19 @@ spec:
     resources: {requests: {cpu: 50m, memory: 32Mi}, limits: {cpu: 100m, memory: 64Mi}}
 "#;
 
+const FILLER: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: filler}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: c
+    image: busybox:1.37
+    command: [sh, -c, "trap 'exit 0' TERM; sleep 1000 & wait"]
+    resources: {requests: {cpu: CPU}}
+"#;
+
 struct Sized {
     cluster: Cluster,
 }
@@ -93,13 +106,18 @@ fn a_pod_is_resized_in_place() {
     sized.resize("calm", r#"{"limits":{"memory":"96Mi"}}"#);
     sized.ends("PodResizeInProgress");
 
-    // More than the node has waits, and comes when it is asked for less.
-    sized.resize("calm", r#"{"requests":{"cpu":"900"},"limits":{"cpu":"900"}}"#);
-    cluster.wait("pod/sized", r#".status.conditions[?(@.type=="PodResizePending")].reason"#, "Deferred");
-    assert_eq!(sized.shown(0, "allocatedResources.cpu"), "150m");
-    sized.told("ResizeDeferred", "Node didn't have enough resource: cpu, requested: 900050, used: ");
-    sized.resize("calm", r#"{"requests":{"cpu":"200m"},"limits":{"cpu":"300m"}}"#);
+    // More than the node has left waits until there is room.
+    let cores: u32 = cluster.get("node", ".items[0].status.allocatable.cpu").parse().unwrap();
+    cluster.apply(&FILLER.replace("CPU", &format!("{}m", cores * 1000 - 500)));
+    cluster.kubectl(&["wait", "pod/filler", "--for=condition=Ready", "--timeout=60s"]);
+    sized.resize("calm", r#"{"requests":{"cpu":"300m"},"limits":{"cpu":"500m"}}"#);
     sized.ends("PodResizePending");
-    cluster.wait("pod/sized", ".status.containerStatuses[0].resources.limits.cpu", "300m");
-    assert_eq!(sized.limits("calm"), "100663296 30000");
+    sized.resize("calm", r#"{"requests":{"cpu":"460m"},"limits":{"cpu":"600m"}}"#);
+    cluster.wait("pod/sized", r#".status.conditions[?(@.type=="PodResizePending")].reason"#, "Deferred");
+    assert_eq!(sized.shown(0, "allocatedResources.cpu"), "300m");
+    sized.told("ResizeDeferred", "Node didn't have enough resource: cpu, requested: 510, used: ");
+    cluster.kubectl(&["delete", "pod", "filler"]);
+    sized.ends("PodResizePending");
+    cluster.wait("pod/sized", ".status.containerStatuses[0].resources.limits.cpu", "600m");
+    assert_eq!(sized.limits("calm"), "100663296 60000");
 }
