@@ -826,6 +826,26 @@ fn a_restart_of_minke_changes_nothing() {
 
 /// The API has the end of a start that failed, the runtime only what was created for it.
 #[test]
+fn a_sandbox_found_after_the_deletion_of_an_ended_pod_goes_first() {
+    for alive in [false, true] {
+        let mut script = Script::new(json!({"restartPolicy": "Never", "containers": [{"name": "c"}]}));
+        script.status.phase = Some("Failed".into());
+        script.delete(0);
+        script.feed(Input::Recovered {
+            sandbox_id: "s0".into(),
+            sandbox_ready: alive,
+            attempt: 0,
+            ips: vec![],
+            containers: vec![],
+        });
+        script.feed(Input::VolumesGone);
+        assert!(script.said.contains("RemoveSandbox") && !script.said.contains("DeleteObject"), "{}", script.said);
+        script.feed(Input::SandboxRemoved);
+        assert!(script.said.contains("DeleteObject"), "{}", script.said);
+    }
+}
+
+#[test]
 fn a_failed_start_is_tried_again_after_restarts_of_minke() {
     let spec = json!({"restartPolicy": "OnFailure", "containers": [{"name": "c"}]});
     let mut before = Script::new(spec.clone());

@@ -2,7 +2,7 @@
 
 use super::resize::given;
 use super::runs::{has_probes, new_run};
-use super::{PodMachine, PodState, Sandbox, Turned};
+use super::{PodMachine, PodState, Sandbox, Sandboxes, Turned};
 use crate::allocated::Sizes;
 use crate::container::{Container, ContainerState, Facts, Health, History, Image, Kind, PostStart, Restart, Run};
 use crate::pod::{Action, Exit, Found};
@@ -83,7 +83,16 @@ impl PodMachine {
                 *unsure = false;
                 *found = Some((sandbox, alive));
             }
-            PodState::Ended { .. } if alive => return turned.act(Action::StopSandbox { id: sandbox.id }),
+            PodState::Ended { sandboxes, .. } => {
+                // Its deletion saw none to remove before the runtime spoke.
+                if *sandboxes == Sandboxes::Gone {
+                    *sandboxes = Sandboxes::Kept;
+                }
+                if alive {
+                    turned.act(Action::StopSandbox { id: sandbox.id });
+                }
+                return;
+            }
             _ => return,
         }
         found.sort_by_key(|found| found.attempt);
