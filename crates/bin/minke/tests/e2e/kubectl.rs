@@ -118,7 +118,9 @@ fn read_and_ask(client: &Client<'_>) {
 
 fn reach_in(client: &Client<'_>) {
     assert_eq!(client.attached("through attach\n"), "through attach\n");
-    let text = client.at_a_terminal(&["exec", "-it", "two", "-c", "a", "--", "sh", "-c", "tty; stty size"]);
+    // kubectl tells the size once the command runs; until then there is none.
+    let size = "tty; until stty size 2>/dev/null; do :; done";
+    let text = client.at_a_terminal(&["exec", "-it", "two", "-c", "a", "--", "sh", "-c", size]);
     assert!(text.contains("/dev/pts/0\r\n") && text.contains("24 80\r\n"), "{text:?}");
     let copied = client.cluster.path("hostname");
     client.walk(&[

@@ -13,6 +13,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::sync::oneshot::error::RecvError;
@@ -30,6 +31,8 @@ const RESIZE: u8 = 4;
 const CLOSE: u8 = 255;
 
 const CHUNK_BYTES: usize = 32 * 1024;
+/// How long a client may take to answer the end.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// What is asked of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,9 +84,9 @@ pub fn answer(
 }
 
 async fn run(socket: Socket, dialect: Dialect, call: Call, session: Result<Session, RuntimeError>) {
-    let (mut sink, messages) = socket.split();
+    let (mut sink, mut messages) = socket.split();
     let status = match session {
-        Ok(session) => drive(&mut sink, messages, dialect, session).await,
+        Ok(session) => drive(&mut sink, &mut messages, dialect, session).await,
         // Upstream translates WebSocket to SPDY, and wraps what the runtime says once more on the way.
         Err(error) => failure(call.failure(&error)["message"].as_str().unwrap_or_default()),
     };
@@ -96,12 +99,14 @@ async fn run(socket: Socket, dialect: Dialect, call: Call, session: Result<Sessi
     let closing = CloseFrame { code: CloseCode::Normal, reason: "".into() };
     sink.send(Message::Close(Some(closing))).await.ok();
     sink.close().await.ok();
+    // A connection closed with bytes unread is reset, and what was sent last is lost.
+    tokio::time::timeout(LINGER, async { while let Some(Ok(_)) = messages.next().await {} }).await.ok();
 }
 
 type Sink = SplitSink<Socket, Message>;
 
 /// Moves bytes both ways until the process has ended and all it wrote is sent; returns the final Status.
-async fn drive(sink: &mut Sink, messages: SplitStream<Socket>, dialect: Dialect, session: Session) -> Value {
+async fn drive(sink: &mut Sink, messages: &mut SplitStream<Socket>, dialect: Dialect, session: Session) -> Value {
     let Session { stdin, stdout, stderr, resize, exit } = session;
     let (sender, mut frames) = mpsc::channel::<Bytes>(16);
     let outputs = async {
@@ -171,7 +176,7 @@ pub(super) async fn pump(reader: Option<Reader>, mut output: impl Output) {
 
 /// Ends only when the client is gone.
 async fn inputs(
-    mut messages: SplitStream<Socket>,
+    messages: &mut SplitStream<Socket>,
     dialect: Dialect,
     mut stdin: Option<Writer>,
     resize: Option<mpsc::Sender<(u16, u16)>>,
