@@ -139,10 +139,10 @@ pub(super) async fn left_behind(bench: &Bench<'_>, row: &mut Row) -> Result<()> 
     (row.unit, row.goal) = ("things", "0");
     let (instance, cluster) = bench.instance()?;
     let mark = "minkebenchleft";
-    // What is made once is there after the first Pod.
-    cluster.burst(1, mark).await?;
+    // What is made once, the client's connections among it, is there after the first.
+    cluster.burst(100, mark).await?;
     let before = things(&instance)?;
-    for _ in 0..10 {
+    for _ in 0..9 {
         cluster.burst(100, mark).await?;
     }
     let began = Instant::now();
